@@ -1,0 +1,1 @@
+"""The course's machinery: expand chapters, release, judge, explain, report."""

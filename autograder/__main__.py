@@ -1,0 +1,6 @@
+"""Run the machinery: ``python -m autograder --help``."""
+
+from autograder.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""Name the mistake in a wrong answer, by what it returns."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autograder.chapters import Chapter
+from autograder.misconceptions import (
+    Mistake,
+    catalogue,
+    mistaken,
+    reference,
+)
+
+SEEDS = (0, 1)
+TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an answer did with one of the probe's inputs."""
+
+    inputs: dict[str, Any]
+    output: Any
+
+    def equals(self, other: "Outcome") -> bool:
+        """Say whether another answer did the same with the same inputs."""
+        return same(self.output, other.output)
+
+
+@dataclass(frozen=True)
+class Raised:
+    """An exception, as an outcome: two of one type are the same."""
+
+    type: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"an exception, {self.type}: {self.text}"
+
+
+def outcomes(probe: Callable, answer: Any) -> list[Outcome]:
+    """Run an answer through the probe, on every seed.
+
+    An answer that changes its inputs is seen: what it is given is copied
+    before it is called.
+    """
+    found = []
+    for seed in SEEDS:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for inputs, call in probe(answer, seed):
+                before = {name: _copy(value) for name, value in inputs.items()}
+                found.append(Outcome(before, _attempt(call)))
+    return found
+
+
+def diagnose(chapter: Chapter, exercise: str, answer: Any) -> str | None:
+    """Say in a sentence what is wrong with an answer that failed a check.
+
+    Returns:
+        The sentence of the mistake whose outputs are the answer's, or of two
+        mistakes that explain it together; else the smallest input that goes
+        wrong; None if the probe sees no difference, or an exception first.
+    """
+    probe = catalogue(chapter).PROBES[exercise]
+    right = outcomes(probe, getattr(reference(chapter), exercise))
+    got = outcomes(probe, answer)
+    wrong = [i for i, r in enumerate(right) if not r.equals(got[i])]
+    if not wrong:
+        return None
+    if mistakes := match(chapter, exercise, got):
+        return " ".join(mistake.says for mistake in mistakes)
+    if isinstance(got[wrong[0]].output, Raised):
+        return None  # the check's message holds the exception and its line
+    return describe(right[wrong[0]], got[wrong[0]])
+
+
+def match(
+    chapter: Chapter, exercise: str, got: list[Outcome]
+) -> list[Mistake]:
+    """Return the mistake that has just these outcomes.
+
+    If there is none, return two mistakes of which one or the other gives each
+    outcome that is wrong; if there are no such two, nothing.
+    """
+    known = _known(chapter, exercise)
+    equal = [
+        [k.equals(g) for k, g in zip(ks, got, strict=True)] for _, ks in known
+    ]
+    for (mistake, _), hits in zip(known, equal, strict=True):
+        if all(hits):
+            return [mistake]
+    probe = catalogue(chapter).PROBES[exercise]
+    right = outcomes(probe, getattr(reference(chapter), exercise))
+    wrong = {i for i, r in enumerate(right) if not r.equals(got[i])}
+    for (a, (one, _)), (b, (other, _)) in combinations(enumerate(known), 2):
+        hit = [{i for i in wrong if equal[m][i]} for m in (a, b)]
+        if hit[0] | hit[1] == wrong and hit[0] - hit[1] and hit[1] - hit[0]:
+            return [one, other]
+    return []
+
+
+@cache
+def _known(
+    chapter: Chapter, exercise: str
+) -> list[tuple[Mistake, list[Outcome]]]:
+    book = catalogue(chapter)
+    return [
+        (
+            mistake,
+            outcomes(
+                book.PROBES[exercise], mistaken(chapter, exercise, mistake)
+            ),
+        )
+        for mistake in book.MISTAKES[exercise]
+    ]
+
+
+def describe(right: Outcome, got: Outcome) -> str:
+    """Put the smallest input that goes wrong into a sentence."""
+    inputs = ", ".join(f"{n} = {show(v)}" for n, v in right.inputs.items())
+    return (
+        f"With {inputs}, the answer should be {show(right.output)}, but is "
+        f"{show(got.output)}."
+    )
+
+
+def same(a: Any, b: Any) -> bool:
+    """Say whether two outputs are equal, up to rounding; NaN equals NaN."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return (
+            a.shape == b.shape
+            and a.dtype == b.dtype
+            and torch.allclose(a, b, TOLERANCE, TOLERANCE, equal_nan=True)
+        )
+    if isinstance(a, Raised) and isinstance(b, Raised):
+        return a.type == b.type
+    if isinstance(a, tuple | list) and isinstance(b, tuple | list):
+        return len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, float) and isinstance(b, float):
+        return a == b or abs(a - b) <= TOLERANCE * abs(a)
+    return type(a) is type(b) and bool(a == b)
+
+
+def show(value: Any) -> str:
+    """Write a value so that a person can read it: small tensors in full."""
+    if isinstance(value, Tensor):
+        if value.numel() > 24:
+            return f"a tensor of shape {tuple(value.shape)}"
+        return _numbers(value.tolist())
+    if isinstance(value, tuple | list):
+        return "(" + ", ".join(show(v) for v in value) + ")"
+    return str(value)
+
+
+def _numbers(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(_numbers(v) for v in value) + "]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _attempt(call: Callable[[], Any]) -> Any:
+    try:
+        return _copy(call())
+    except Exception as error:
+        return Raised(type(error).__name__, str(error))
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, tuple | list):
+        return tuple(_copy(v) for v in value)
+    return value

@@ -1,0 +1,64 @@
+"""Write results for a person at a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:  # the gate imports torch, which a usage error needn't
+    from autograder.gate import Row
+
+
+def result(judged: dict) -> RenderableType:
+    """Show a student what passed, and for what failed, why."""
+    parts: list[RenderableType] = [
+        Text(
+            f"{judged['chapter']}: {judged['points']} of "
+            f"{judged['max_points']} points",
+            style="bold",
+        )
+    ]
+    for exercise in judged["exercises"]:
+        sign = "[green]✓[/]" if exercise["passed"] else "[red]✗[/]"
+        points = f"{exercise['points']}/{exercise['max_points']}"
+        parts.append(
+            Text.from_markup(f"{sign} {exercise['id']}  [dim]{points}[/]")
+        )
+        parts += [Padding(text, (0, 0, 0, 4)) for text in _reasons(exercise)]
+    return Group(*parts)
+
+
+def _reasons(exercise: dict) -> list[Text]:
+    failed = [check for check in exercise["checks"] if not check["passed"]]
+    reasons = []
+    if exercise["diagnosis"]:
+        reasons.append(Text(exercise["diagnosis"], style="yellow"))
+    messages = {check["message"]: check["name"] for check in reversed(failed)}
+    for message, name in reversed(messages.items()):
+        reasons.append(Text.from_markup(f"[dim]{name}:[/] {escape(message)}"))
+    return reasons
+
+
+def gate(rows: list[Row]) -> RenderableType:
+    """Show what each answer met at the gate, and count what was caught."""
+    table = Table("Exercise", "Answer", "Caught by", "", title="The gate")
+    for row in rows:
+        verdict = "[green]passes[/]" if row.right else "[green]caught[/]"
+        if row.problems:
+            verdict = f"[red]{escape('; '.join(row.problems))}[/]"
+        caught_by = "" if row.right else "\n".join(row.caught_by) or "nothing"
+        name = f"{row.chapter}.{row.exercise}"
+        table.add_row(name, escape(row.answer), caught_by, verdict)
+    wrong = [row for row in rows if not row.right]
+    right = [row for row in rows if row.right]
+    summary = (
+        f"{sum(bool(r.caught_by) for r in wrong)} of {len(wrong)} mistakes "
+        f"caught, {sum(not r.problems for r in right)} of {len(right)} right "
+        f"answers pass, {sum(bool(r.problems) for r in rows)} problems"
+    )
+    return Group(table, Text(summary, style="bold"))

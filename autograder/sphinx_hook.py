@@ -1,0 +1,105 @@
+"""Tell Sphinx how to read a chapter, and what its readers download."""
+
+import os
+from pathlib import Path
+
+import jupytext
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+from sphinx.util.docutils import SphinxDirective
+
+from autograder.chapters import (
+    MYST,
+    ROOT,
+    Chapter,
+    chapters,
+    find,
+    without_markers,
+)
+from autograder.errors import CourseError
+from autograder.excerpts import Module
+from autograder.misconceptions import catalogue
+
+
+class Reference(SphinxDirective):
+    """``{reference} attention.softmax``: the answer, without its markers."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Return the code of the reference as a literal block."""
+        module, _, name = self.arguments[0].partition(".")
+        try:
+            code = Module(ROOT / "solutions" / f"{module}.py").code(name)
+        except CourseError as error:
+            raise self.error(str(error)) from None
+        code = without_markers(code)
+        return [nodes.literal_block(code, code, language="python")]
+
+
+class Mistakes(SphinxDirective):
+    """``{mistakes} attention``: the table of the chapter's known mistakes."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Return a table of exercises, their mistakes and what catches them."""
+        chapter = find(self.arguments[0])
+        book = catalogue(chapter)
+        self.env.note_dependency(book.__file__)
+        rows = [
+            f"| `{exercise}` | {m.name} | {m.says} | `{m.caught_by}` |"
+            for exercise, mistakes in book.MISTAKES.items()
+            for m in mistakes
+        ]
+        head = ["| Exercise | Mistake | What the grader says | Caught by |"]
+        rule = ["| --- | --- | --- | --- |"]
+        block = nodes.container(classes=["mistakes"])
+        lines = StringList(head + rule + rows, source=book.__file__)
+        self.state.nested_parse(lines, self.content_offset, block)
+        return [block]
+
+
+def fill_chapter(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Replace the prose of a chapter by its page, code and all."""
+    chapter = _chapter(app, docname)
+    if chapter is None:
+        return
+    try:
+        for path in chapter.sources:
+            app.env.note_dependency(str(path))
+        source[0] = jupytext.writes(chapter.for_page(), fmt=MYST)
+    except CourseError as error:
+        raise ExtensionError(str(error)) from None
+
+
+def offer_student_notebook(app: Sphinx, exception: Exception | None) -> None:
+    """Put the student's notebook behind the download button.
+
+    Jupyter Book puts the executed page there, reference answers included.
+    """
+    if exception or app.builder.format != "html":
+        return
+    for path in Path(app.outdir, "_sources").rglob("*.ipynb"):
+        docname = path.relative_to(Path(app.outdir, "_sources")).with_suffix(
+            ""
+        )
+        if chapter := _chapter(app, docname.as_posix()):
+            jupytext.write(chapter.for_student(), path, fmt="ipynb")
+
+
+def _chapter(app: Sphinx, docname: str) -> Chapter | None:
+    path = Path(app.env.doc2path(docname)).resolve()
+    return next((c for c in chapters() if c.path == path), None)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the directives and the two hooks."""
+    os.environ["CONTEXTLAB_PAGE"] = "1"  # the kernels of the page inherit it
+    app.add_directive("reference", Reference)
+    app.add_directive("mistakes", Mistakes)
+    app.connect("source-read", fill_chapter)
+    app.connect("build-finished", offer_student_notebook)
+    return {"parallel_read_safe": True}

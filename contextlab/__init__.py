@@ -1,0 +1,1 @@
+"""What the course's notebooks import: models, tasks, figures, checks."""

@@ -1,0 +1,129 @@
+"""What the checks of the course say, and what they forbid."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-5}
+
+
+def assert_close(
+    got: Tensor, expected: Tensor, what: str, tolerance: float | None = None
+) -> None:
+    """Assert that a tensor is what it should be, in words for a student.
+
+    Args:
+        got: what the student's code returned, whatever it is.
+        expected: the right answer.
+        what: what the tensor is, as the subject of a sentence: "the output".
+        tolerance: the largest difference allowed; by default 1e-8 in
+            float64 and 1e-5 in float32. NaN is close to nothing.
+
+    Raises:
+        AssertionError: names the first thing that differs: type, shape,
+            dtype, or the value that is furthest off.
+    """
+    assert isinstance(got, Tensor), (
+        f"{what} should be a tensor, but is {describe_type(got)}."
+    )
+    assert got.shape == expected.shape, (
+        f"{what} should have shape {tuple(expected.shape)}, but has "
+        f"{tuple(got.shape)}."
+    )
+    assert got.dtype == expected.dtype, (
+        f"{what} should be of {expected.dtype}, but is of {got.dtype}."
+    )
+    if tolerance is None:
+        tolerance = TOLERANCE.get(expected.dtype, 0.0)
+    wrong = ~torch.isclose(got, expected, rtol=tolerance, atol=tolerance)
+    if wrong.any():
+        raise AssertionError(_furthest_off(got, expected, wrong, what))
+
+
+def _furthest_off(
+    got: Tensor, expected: Tensor, wrong: Tensor, what: str
+) -> str:
+    if expected.dtype == torch.bool:
+        distance = wrong.double()
+    else:
+        distance = (got - expected).abs().double().nan_to_num(torch.inf)
+        distance = distance.masked_fill(~wrong, -1.0)
+    index = tuple(
+        int(i) for i in torch.unravel_index(distance.argmax(), got.shape)
+    )
+    entry = f"entry {list(index)}" if index else "the value"
+    return (
+        f"{what} is wrong in {int(wrong.sum())} of {wrong.numel()} entries: "
+        f"{entry} should be {show(expected[index])}, but is "
+        f"{show(got[index])}."
+    )
+
+
+def describe_type(value: object) -> str:
+    """Name the type of a value as a sentence would: "None", "a tuple"."""
+    return "None" if value is None else f"a {type(value).__name__}"
+
+
+def show(value: Tensor) -> str:
+    """Write a single entry in as many digits as a reader can use."""
+    number = value.item()
+    return f"{number:.6g}" if isinstance(number, float) else str(number)
+
+
+class _ForbidOperators(TorchDispatchMode):
+    """Stop at named operators, wherever in PyTorch they are called from."""
+
+    def __init__(self, names: set[str], message: str) -> None:
+        super().__init__()
+        self.names = names
+        self.message = message
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket.__name__ in self.names:
+            raise AssertionError(self.message)
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def forbid_softmax() -> Iterator[None]:
+    """Make PyTorch's own softmax raise, under any of its names."""
+    message = (
+        "This calls PyTorch's own softmax. Build it from exp and sums: the "
+        "exercise is to see what is inside."
+    )
+    names = {
+        "_softmax",
+        "_log_softmax",
+        "_safe_softmax",
+        "softmax",
+        "log_softmax",
+    }
+    with _ForbidOperators(names, message):
+        yield
+
+
+@contextmanager
+def forbid_autograd() -> Iterator[None]:
+    """Make every way into PyTorch's automatic differentiation raise."""
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError(
+            "This calls autograd. Write the gradients out by hand: the "
+            "exercise is the backward pass itself."
+        )
+
+    targets = [
+        "torch.autograd.grad",
+        "torch.autograd.backward",
+        "torch.Tensor.backward",
+        "torch.func.grad",
+        "torch.func.vjp",
+    ]
+    with ExitStack() as stack:
+        for target in targets:
+            stack.enter_context(patch(target, refuse))
+        yield

@@ -1,0 +1,1 @@
+"""The checks of the chapters, and the tests of the machinery."""

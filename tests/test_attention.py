@@ -1,0 +1,320 @@
+"""Checks of chapter 02; a student does not see the hidden lines."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from contextlab.checks import assert_close, forbid_autograd, forbid_softmax
+from solutions.attention import (
+    attention,
+    attention_backward,
+    attention_scores,
+    causal_mask,
+    softmax,
+)
+
+
+def test_softmax_makes_distributions():
+    """Weights are non-negative and sum to one along the given dimension."""
+    torch.manual_seed(1)
+    x = torch.randn(2, 3, 5, dtype=torch.float64)
+    before = x.clone()
+    one = torch.tensor(1.0, dtype=torch.float64)
+    for dim in (-1, 1):
+        weights = softmax(x, dim)
+        assert_close(
+            weights.sum(dim),
+            one.expand_as(x.sum(dim)),
+            f"softmax(x, {dim}).sum({dim})",
+        )
+        assert (weights >= 0).all(), "A weight can't be negative."
+    assert_close(x, before, "x, which softmax was given and must not change,")
+    small = torch.tensor([0.0, math.log(3.0)], dtype=torch.float64)
+    quarters = torch.tensor([0.25, 0.75], dtype=torch.float64)
+    assert_close(softmax(small), quarters, "softmax of (0, ln 3)")
+    ### BEGIN HIDDEN TESTS
+    for dim in (0, 1, 2, -1, -2, -3):
+        assert_close(
+            softmax(x, dim), torch.softmax(x, dim), f"softmax(x, {dim})"
+        )
+        assert_close(
+            softmax(x, dim=dim),
+            torch.softmax(x, dim),
+            f"softmax(x, dim={dim})",
+        )
+    assert_close(
+        softmax(x),
+        torch.softmax(x, -1),
+        "softmax(x), along the last dimension,",
+    )
+    single = x.float()
+    assert_close(
+        softmax(single), torch.softmax(single, -1), "softmax of float32 scores"
+    )
+    with forbid_softmax():
+        softmax(x)
+    ### END HIDDEN TESTS
+
+
+def test_softmax_survives_large_scores():
+    """Scores of 10,000 give weights, not NaN or infinity."""
+    x = torch.tensor([10_000.0, 9_999.0, -10_000.0], dtype=torch.float64)
+    expected = torch.tensor([math.e, 1.0, 0.0], dtype=torch.float64) / (
+        1 + math.e
+    )
+    assert_close(softmax(x), expected, "softmax of (10,000, 9,999, −10,000)")
+    ### BEGIN HIDDEN TESTS
+    assert_close(
+        softmax(-x), torch.softmax(-x, -1), "softmax of large negative scores"
+    )
+    rows = torch.tensor([[-10_000.0, -10_001.0], [10_000.0, 9_998.0]]).double()
+    assert_close(
+        softmax(rows), torch.softmax(rows, -1), "softmax of rows far apart"
+    )
+    assert_close(
+        softmax(rows, 0),
+        torch.softmax(rows, 0),
+        "softmax of columns far apart",
+    )
+    ### END HIDDEN TESTS
+
+
+def test_softmax_of_nothing_is_zero():
+    """Minus infinity gets no weight, and a row of nothing else gets zeros."""
+    x = torch.tensor([[0.0, -math.inf, 0.0], [-math.inf] * 3])
+    expected = torch.tensor([[0.5, 0.0, 0.5], [0.0, 0.0, 0.0]])
+    assert_close(softmax(x), expected, "softmax with masked scores")
+    ### BEGIN HIDDEN TESTS
+    assert_close(
+        softmax(x.T, 0), expected.T, "softmax with masked scores, along dim 0,"
+    )
+    far = torch.tensor([[-math.inf, -5_000.0, -5_000.0]], dtype=torch.float64)
+    expected = torch.tensor([[0.0, 0.5, 0.5]], dtype=torch.float64)
+    assert_close(softmax(far), expected, "softmax of (−∞, −5,000, −5,000)")
+    ### END HIDDEN TESTS
+
+
+def test_scores_by_hand():
+    """Two queries and two keys score what the formula says."""
+    q = torch.tensor([[1.0, 0.0, 2.0], [0.0, 3.0, 0.0]], dtype=torch.float64)
+    k = torch.tensor([[1.0, 1.0, 1.0], [0.0, 0.0, 2.0]], dtype=torch.float64)
+    expected = torch.tensor([[3.0, 4.0], [3.0, 0.0]], dtype=torch.float64)
+    expected = expected / math.sqrt(3)
+    assert_close(attention_scores(q, k), expected, "attention_scores(q, k)")
+
+
+def test_scores_have_one_row_a_query():
+    """T queries and S keys give T × S scores, for any leading dimensions."""
+    torch.manual_seed(2)
+    q = torch.randn(2, 3, 4, 6, dtype=torch.float64)
+    k = torch.randn(2, 3, 7, 6, dtype=torch.float64)
+    scores = attention_scores(q, k)
+    shape = tuple(scores.shape)
+    assert shape == (2, 3, 4, 7), (
+        f"The scores should have shape (2, 3, 4, 7), but have {shape}."
+    )
+    ### BEGIN HIDDEN TESTS
+    expected = torch.einsum("abtd,absd->abts", q, k) / math.sqrt(6)
+    assert_close(scores, expected, "attention_scores(q, k)")
+    plain = torch.einsum("td,sd->ts", q[0, 0], k[0, 0]) / math.sqrt(6)
+    assert_close(
+        attention_scores(q[0, 0], k[0, 0]),
+        plain,
+        "attention_scores without leading dimensions",
+    )
+    ### END HIDDEN TESTS
+
+
+def test_scores_keep_their_spread():
+    """Random queries and keys score with variance one, however wide."""
+    torch.manual_seed(3)
+    for width in (5, 75, 1000):
+        q, k = torch.randn(2, 400, width, dtype=torch.float64)
+        spread = attention_scores(q, k).std().item()
+        assert 0.9 < spread < 1.1, (
+            f"For D = {width} the scores should have a standard deviation "
+            f"of about 1, but it is {spread:.3g}."
+        )
+
+
+def test_causal_mask_hides_the_future():
+    """Each of four tokens may attend to itself and to those before it."""
+    expected = torch.tensor(
+        [
+            [True, False, False, False],
+            [True, True, False, False],
+            [True, True, True, False],
+            [True, True, True, True],
+        ]
+    )
+    assert_close(causal_mask(4, 4), expected, "causal_mask(4, 4)")
+    ### BEGIN HIDDEN TESTS
+    assert_close(
+        causal_mask(1, 1), torch.tensor([[True]]), "causal_mask(1, 1)"
+    )
+    expected = torch.ones(9, 9).tril() > 0
+    assert_close(causal_mask(9, 9), expected, "causal_mask(9, 9)")
+    ### END HIDDEN TESTS
+
+
+def test_causal_mask_ends_at_the_last_key():
+    """Two queries after three older tokens are the last two of five."""
+    expected = torch.tensor(
+        [
+            [True, True, True, True, False],
+            [True, True, True, True, True],
+        ]
+    )
+    assert_close(causal_mask(2, 5), expected, "causal_mask(2, 5)")
+    ### BEGIN HIDDEN TESTS
+    assert_close(causal_mask(1, 6), torch.ones(1, 6) > 0, "causal_mask(1, 6)")
+    from torch.nn.attention.bias import causal_lower_right
+
+    zeros = torch.zeros(1, 1, 3, 4, dtype=torch.float64)
+    keys, values = (
+        torch.zeros(1, 1, 8, 4).double(),
+        torch.eye(8).double()[None, None],
+    )
+    oracle = F.scaled_dot_product_attention(
+        zeros, keys, values, causal_lower_right(3, 8)
+    )
+    assert_close(causal_mask(3, 8), oracle[0, 0] > 0, "causal_mask(3, 8)")
+    ### END HIDDEN TESTS
+
+
+def test_attention_equals_pytorch():
+    """Without a mask, the output is that of PyTorch's own attention."""
+    torch.manual_seed(4)
+    q = torch.randn(2, 3, 4, 6, dtype=torch.float64)
+    k = torch.randn(2, 3, 7, 6, dtype=torch.float64)
+    v = torch.randn(2, 3, 7, 5, dtype=torch.float64)
+    output, weights = attention(q, k, v)
+    expected = F.scaled_dot_product_attention(q, k, v)
+    assert_close(output, expected, "the output of attention(q, k, v)")
+    ### BEGIN HIDDEN TESTS
+    scores = torch.einsum("abtd,absd->abts", q, k) / math.sqrt(6)
+    assert_close(
+        weights, scores.softmax(-1), "the weights of attention(q, k, v)"
+    )
+    flat = attention(q[0, 0], k[0, 0], v[0, 0])[0]
+    assert_close(flat, expected[0, 0], "the output without leading dimensions")
+    single = attention(q.float(), k.float(), v.float())[0]
+    assert_close(single, expected.float(), "the output in float32")
+    ### END HIDDEN TESTS
+
+
+def test_attention_obeys_the_mask():
+    """A masked key has weight zero, and the other weights sum to one."""
+    torch.manual_seed(5)
+    q, k, v = torch.randn(3, 4, 6, dtype=torch.float64)
+    mask = torch.ones(4, 4, dtype=torch.bool).tril()
+    output, weights = attention(q, k, v, mask)
+    assert (weights[~mask] == 0).all(), (
+        "A masked key should get a weight of exactly 0."
+    )
+    ones = torch.ones(4, dtype=torch.float64)
+    assert_close(weights.sum(-1), ones, "the sum of each row of weights")
+    ### BEGIN HIDDEN TESTS
+    expected = F.scaled_dot_product_attention(q, k, v, mask)
+    assert_close(output, expected, "the output under a causal mask")
+    shifted = attention(q, k - 40 * q.sum(0), v, mask)[0]
+    expected = F.scaled_dot_product_attention(q, k - 40 * q.sum(0), v, mask)
+    assert_close(
+        shifted, expected, "the output where scores are very low", 1e-9
+    )
+    batch = torch.randn(3, 2, 4, 6, dtype=torch.float64)
+    padding = torch.tensor([[True] * 4, [True, True, False, False]])[:, None]
+    for m in (mask, padding, mask & padding):
+        output, weights = attention(*batch, m)
+        expected = F.scaled_dot_product_attention(*batch, m)
+        assert_close(
+            output,
+            expected,
+            f"the output under a mask of shape {tuple(m.shape)}",
+        )
+        assert not weights[~m.expand_as(weights)].any(), (
+            "A masked key should get a weight of exactly 0."
+        )
+    ### END HIDDEN TESTS
+
+
+def test_attention_to_nothing_is_zero():
+    """A query that may attend to nothing gets zeros, not NaN."""
+    torch.manual_seed(6)
+    q, k, v = torch.randn(3, 3, 5, dtype=torch.float64)
+    mask = torch.tensor(
+        [[True, True, True], [False, False, False], [True, False, False]]
+    )
+    output, weights = attention(q, k, v, mask)
+    zeros = torch.zeros(5, dtype=torch.float64)
+    assert_close(
+        output[1], zeros, "the output of a query that may attend to nothing"
+    )
+    assert_close(
+        output[2], v[0], "the output of a query that may attend to key 0 alone"
+    )
+    ### BEGIN HIDDEN TESTS
+    expected = F.scaled_dot_product_attention(
+        q[None], k[None], v[None], mask[None]
+    )[0]
+    assert_close(output, expected, "the output of all queries")
+    assert_close(
+        weights[1], torch.zeros(3).double(), "the weights of that query"
+    )
+    ### END HIDDEN TESTS
+
+
+def _autograd(q, k, v, mask, grad_output):
+    """Differentiate PyTorch's attention by q, k and v."""
+    leaves = [x.detach().clone().requires_grad_() for x in (q, k, v)]
+    output = F.scaled_dot_product_attention(*leaves, attn_mask=mask)
+    return torch.autograd.grad(output, leaves, grad_output)
+
+
+def test_backward_equals_autograd():
+    """The gradients by q, k and v are autograd's."""
+    torch.manual_seed(7)
+    q = torch.randn(2, 4, 6, dtype=torch.float64)
+    k = torch.randn(2, 7, 6, dtype=torch.float64)
+    v = torch.randn(2, 7, 5, dtype=torch.float64)
+    grad_output = torch.randn(2, 4, 5, dtype=torch.float64)
+    expected = _autograd(q, k, v, None, grad_output)
+    with forbid_autograd():
+        grads = attention_backward(grad_output, q, k, v)
+    for name, grad, right in zip(
+        "vkq", grads[::-1], expected[::-1], strict=True
+    ):
+        assert_close(grad, right, f"the gradient by {name}")
+    ### BEGIN HIDDEN TESTS
+    args = [x[0] for x in (grad_output, q, k, v)]
+    for name, grad, right in zip(
+        "qkv", attention_backward(*args), expected, strict=True
+    ):
+        assert_close(
+            grad,
+            right[0],
+            f"the gradient by {name}, without leading dimensions,",
+        )
+    ### END HIDDEN TESTS
+
+
+def test_backward_obeys_the_mask():
+    """Under a mask the gradients are autograd's, and zero for no keys."""
+    torch.manual_seed(8)
+    q, k, v, grad_output = torch.randn(4, 2, 3, 5, 6, dtype=torch.float64)
+    mask = torch.ones(5, 5, dtype=torch.bool).tril()
+    mask[2] = False  # the third query may attend to nothing
+    expected = _autograd(q, k, v, mask, grad_output)
+    grads = attention_backward(grad_output, q, k, v, mask)
+    for name, grad, right in zip(
+        "vkq", grads[::-1], expected[::-1], strict=True
+    ):
+        assert_close(grad, right, f"the gradient by {name} under a mask")
+    ### BEGIN HIDDEN TESTS
+    for m in (None, mask[:, :1], torch.zeros_like(mask)):
+        expected = _autograd(q, k, v, m, grad_output)
+        grads = attention_backward(grad_output, q, k, v, m)
+        for name, grad, right in zip("qkv", grads, expected, strict=True):
+            assert_close(grad, right, f"the gradient by {name}")
+    ### END HIDDEN TESTS
