@@ -45,7 +45,7 @@ class Mistakes(SphinxDirective):
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        """Return a table of exercises, their mistakes and what catches them."""
+        """Return a table of the mistakes and what catches them."""
         chapter = find(self.arguments[0])
         book = catalogue(chapter)
         self.env.note_dependency(book.__file__)
