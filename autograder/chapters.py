@@ -13,6 +13,7 @@ It has three readers:
 - the *page* is the student's, with unseen cells that run the reference.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from nbgrader.preprocessors import ClearHiddenTests, ClearSolutions
 
 from autograder.errors import CourseError
 from autograder.excerpts import Module
+from autograder.prose import in_words
 
 ROOT = Path(__file__).resolve().parent.parent
 MYST = "md:myst"
@@ -122,7 +124,7 @@ class Chapter:
         notebook.cells = [
             c for c in notebook.cells if not _has_tag(c, PAGE_ONLY)
         ]
-        return notebook
+        return in_words(notebook, self.path.parent)
 
     def for_student(self) -> NotebookNode:
         """Return the notebook that ``nbgrader generate_assignment`` makes."""
@@ -225,7 +227,8 @@ class _Filling:
         unit = "point" if points == 1 else "points"
         body = "\n\n\n".join(module.code(n) for n in [*helpers, name])
         head = "\n".join([f"# Check, {points} {unit}", *imports])
-        call = f"{name}()\nprint({f'Passed: {says}.'!r})"
+        passed = json.dumps(f"Passed: {says}.", ensure_ascii=False)
+        call = f"{name}()\nprint({passed})"
         cell.source = "\n\n\n".join([head, body, call])
         self._mark(cell, name, points=points, tag="check")
 

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from types import ModuleType
 
 import jupytext
 from docutils import nodes
@@ -15,7 +16,6 @@ from autograder.chapters import (
     ROOT,
     Chapter,
     chapters,
-    find,
     without_markers,
 )
 from autograder.errors import CourseError
@@ -40,26 +40,33 @@ class Reference(SphinxDirective):
 
 
 class Mistakes(SphinxDirective):
-    """``{mistakes} attention``: the table of the chapter's known mistakes."""
-
-    required_arguments = 1
+    """``{mistakes}``: the known mistakes of every chapter, as tables."""
 
     def run(self) -> list[nodes.Node]:
-        """Return a table of the mistakes and what catches them."""
-        chapter = find(self.arguments[0])
-        book = catalogue(chapter)
-        self.env.note_dependency(book.__file__)
-        rows = [
-            f"| `{exercise}` | {m.name} | {m.says} | `{m.caught_by}` |"
-            for exercise, mistakes in book.MISTAKES.items()
-            for m in mistakes
-        ]
-        head = ["| Exercise | Mistake | What the grader says | Caught by |"]
-        rule = ["| --- | --- | --- | --- |"]
+        """Return a heading and a table for each chapter."""
         block = nodes.container(classes=["mistakes"])
-        lines = StringList(head + rule + rows, source=book.__file__)
-        self.state.nested_parse(lines, self.content_offset, block)
+        for chapter in chapters():
+            book = catalogue(chapter)
+            self.env.note_dependency(book.__file__)
+            lines = StringList(_table(chapter, book), source=book.__file__)
+            self.state.nested_parse(lines, self.content_offset, block)
         return [block]
+
+
+def _table(chapter: Chapter, book: ModuleType) -> list[str]:
+    rows = [
+        f"| `{exercise}` | {mistake.name} | {mistake.says} |"
+        for exercise, mistakes in book.MISTAKES.items()
+        for mistake in mistakes
+    ]
+    return [
+        f"**{chapter.title}**: {len(rows)} mistakes",
+        "",
+        "| Exercise | Mistake | What the grader says |",
+        "| --- | --- | --- |",
+        *rows,
+        "",
+    ]
 
 
 def fill_chapter(app: Sphinx, docname: str, source: list[str]) -> None:

@@ -1,0 +1,80 @@
+"""What the checks say to a student, and what they forbid."""
+
+import math
+
+import pytest
+import torch
+
+from contextlab.checks import assert_close, forbid_autograd, forbid_softmax
+
+RIGHT = torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (None, "should be a tensor, but is None"),
+        ([[1.0, 2.0], [3.0, 4.0]], "should be a tensor, but is a list"),
+        (RIGHT[0], r"should have shape \(2, 2\), but has \(2,\)"),
+        (RIGHT.float(), "should be of torch.float64, but is of torch.float32"),
+        (
+            RIGHT + torch.tensor([[0.0, 0.5], [0.0, 3.0]]),
+            r"wrong in 2 of 4 entries: entry \[1, 1\] should be 4, but is 7",
+        ),
+        (RIGHT * math.nan, r"wrong in 4 of 4 entries: .* but is nan"),
+    ],
+)
+def test_assert_close_names_what_differs(wrong, says):
+    with pytest.raises(AssertionError, match=says):
+        assert_close(wrong, RIGHT, "the output")
+
+
+def test_assert_close_accepts_rounding_and_no_more():
+    assert_close(RIGHT + 1e-9, RIGHT, "the output")
+    assert_close(RIGHT.float() + 1e-6, RIGHT.float(), "the output")
+    with pytest.raises(AssertionError):
+        assert_close(RIGHT + 1e-6, RIGHT, "the output")
+    infinite = torch.tensor([math.inf, -math.inf])
+    assert_close(infinite, infinite.clone(), "the output")
+    with pytest.raises(AssertionError):
+        assert_close(torch.tensor([math.nan]), torch.tensor([math.nan]), "it")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: torch.softmax(x, -1),
+        lambda x: x.log_softmax(-1).exp(),
+        lambda x: torch.nn.functional.softmax(x, -1),
+        lambda x: torch.nn.Softmax(-1)(x),
+    ],
+)
+def test_softmax_is_forbidden_under_every_name(call):
+    with (
+        forbid_softmax(),
+        pytest.raises(AssertionError, match="PyTorch's own softmax"),
+    ):
+        call(RIGHT)
+    call(RIGHT)  # and allowed again afterwards
+
+
+def test_autograd_is_forbidden_by_every_way_in():
+    leaf = RIGHT.clone().requires_grad_()
+
+    def backward():
+        leaf.sum().backward()
+
+    def grad():
+        torch.autograd.grad(leaf.sum(), leaf)
+
+    def vjp():
+        torch.autograd.functional.vjp(torch.sum, leaf)
+
+    for way in (backward, grad, vjp):
+        with (
+            forbid_autograd(),
+            pytest.raises(AssertionError, match="calls autograd"),
+        ):
+            way()
+    backward()
+    assert leaf.grad is not None
