@@ -231,6 +231,13 @@ class _Filling:
         call = f"{name}()\nprint({passed})"
         cell.source = "\n\n\n".join([head, body, call])
         self._mark(cell, name, points=points, tag="check")
+        # Folded on the page: a reader sees what holds, and may look how.
+        cell.metadata.tags.append("hide-input")
+        prompt = f"Check, {points} {unit}: {says}"
+        cell.metadata["mystnb"] = {
+            "code_prompt_show": prompt,
+            "code_prompt_hide": prompt,
+        }
 
     def _above(self, cell: NotebookNode) -> Iterator[NotebookNode]:
         for other in self.notebook.cells:

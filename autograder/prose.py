@@ -2,7 +2,7 @@
 
 JupyterLab (with ``jupyterlab-myst``) renders directives, formulas and
 references within a chapter. What needs the whole book is put into words:
-citations, the bibliography, figure captions, references to other chapters.
+citations, references, figure captions, links to other chapters.
 """
 
 import re
@@ -17,7 +17,6 @@ from pybtex.richtext import Text
 from autograder.errors import CourseError
 
 CITATION = re.compile(r"\{cite:(p|t)\}`([^`]+)`")
-BIBLIOGRAPHY = re.compile(r"```\{bibliography\}\n.*?```", re.DOTALL)
 FIGURE = re.compile(r"\{numref\}`([\w-]+)`")
 REFERENCE = re.compile(r"\{ref\}`(?:([^`<]+?)\s*<)?([\w-]+)>?`")
 LABEL = re.compile(r"^\(([\w-]+)\)=\n#+ (.+)$", re.MULTILINE)
@@ -56,15 +55,14 @@ def in_words(notebook: NotebookNode, book: Path) -> NotebookNode:
         cells.append(cell)
         if cell.cell_type == "markdown":
             source = CITATION.sub(lambda m: _cite(m, entries), cell.source)
-            source = BIBLIOGRAPHY.sub(lambda _: _list(cited, entries), source)
-            source = source.replace(
-                "```{rubric} References\n```", "## References"
-            )
             cell.source = FIGURE.sub(number, REFERENCE.sub(refer, source))
         elif figure := _figure(cell):
             at = names.index(figure["name"]) + 1
             caption = f"*Figure {at}.* {' '.join(figure['caption'].split())}"
             cells.append(new_markdown_cell(caption, id=f"caption-{at}"))
+    if cited:
+        text = f"## References\n\n{_list(cited, entries)}"
+        cells.append(new_markdown_cell(text, id="references"))
     notebook.cells = cells
     return notebook
 

@@ -83,17 +83,15 @@ def fill_chapter(app: Sphinx, docname: str, source: list[str]) -> None:
 
 
 def offer_student_notebook(app: Sphinx, exception: Exception | None) -> None:
-    """Put the student's notebook behind the download button.
+    """Write the student's notebooks, which the download buttons point at.
 
-    Jupyter Book puts the executed page there, reference answers included.
+    Jupyter Book would offer the executed pages, reference answers included.
     """
     if exception or app.builder.format != "html":
         return
-    for path in Path(app.outdir, "_sources").rglob("*.ipynb"):
-        docname = path.relative_to(Path(app.outdir, "_sources")).with_suffix(
-            ""
-        )
-        if chapter := _chapter(app, docname.as_posix()):
+    for docname in app.env.found_docs:
+        if chapter := _chapter(app, docname):
+            path = Path(app.outdir, "_sources", f"{docname}.ipynb")
             jupytext.write(chapter.for_student(), path, fmt="ipynb")
 
 
