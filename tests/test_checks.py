@@ -67,10 +67,18 @@ def test_autograd_is_forbidden_by_every_way_in():
     def grad():
         torch.autograd.grad(leaf.sum(), leaf)
 
-    def vjp():
-        torch.autograd.functional.vjp(torch.sum, leaf)
+    def imported_before():
+        imported(leaf.sum(), leaf)
 
-    for way in (backward, grad, vjp):
+    def vjp():
+        _, pull_back = torch.func.vjp(torch.sin, RIGHT)
+        pull_back(RIGHT)
+
+    def jacobian():
+        torch.autograd.functional.jacobian(torch.sin, RIGHT)
+
+    imported = torch.autograd.grad
+    for way in (backward, grad, imported_before, vjp, jacobian):
         with (
             forbid_autograd(),
             pytest.raises(AssertionError, match="calls autograd"),

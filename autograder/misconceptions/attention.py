@@ -57,6 +57,8 @@ def probe_causal_mask(causal_mask, seed):
     for t, s in ((1, 1), (2, 2), (3, 3), (1, 4), (2, 5)):
         inputs = {"n_queries": t, "n_keys": s}
         yield inputs, lambda t=t, s=s: causal_mask(t, s)
+    inputs = {"n_queries": 1, "n_keys": 1, "device": "meta"}
+    yield inputs, lambda: causal_mask(**inputs).device.type
 
 
 def probe_attention(attention, seed):
@@ -290,6 +292,14 @@ MISTAKES = {
             "test_scores_by_hand",
         ),
         Mistake(
+            "scaled by the number of queries",
+            "You divide by the square root of the number of queries. The "
+            "scale is the width of a query: the last size of q, not the one "
+            "before.",
+            {"math.sqrt(q.shape[-1])": "math.sqrt(q.shape[-2])"},
+            "test_scores_by_hand",
+        ),
+        Mistake(
             "queries against queries",
             "Your scores compare queries with queries (QQᵀ). What a token "
             "asks for and what others offer are different vectors: compare "
@@ -367,6 +377,14 @@ MISTAKES = {
             "You return a mask to be added to the scores (0 and −∞). Here a "
             "mask is boolean: True = may attend.",
             _additive_mask,
+            "test_causal_mask_hides_the_future",
+        ),
+        Mistake(
+            "device ignored",
+            "Your mask is made on the CPU, whatever `device` says. On a GPU "
+            "the scores are elsewhere, and the two can't meet: pass `device` "
+            "on to whatever makes the first tensor.",
+            {"device=device": "device=None"},
             "test_causal_mask_hides_the_future",
         ),
         Mistake(
