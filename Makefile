@@ -39,7 +39,6 @@ site: setup
 	$(BIN)/jupyter-book build -n -W .
 
 sample: setup
-	@rm -rf $(SAMPLE)
 	$(BIN)/python -m autograder sample --course $(SAMPLE)
 	$(BIN)/python -m autograder grade --course $(SAMPLE)
 	$(BIN)/python -m autograder feedback --course $(SAMPLE)

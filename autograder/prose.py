@@ -93,14 +93,14 @@ def _authors(entry: Entry) -> str:
 
 
 def _last_name(person: object) -> str:
-    return " ".join(part.render_as("text") for part in person.rich_last_names)
+    return " ".join(str(part) for part in person.rich_last_names)
 
 
 def _list(keys: list[str], entries: dict[str, Entry]) -> str:
     lines = []
     for key in keys:
         entry = entries[key]
-        title = Text.from_latex(entry.fields["title"]).render_as("text")
+        title = str(Text.from_latex(entry.fields["title"]))
         where = [entry.fields.get(f) for f in ("booktitle", "journal", "note")]
         where = ". ".join(part for part in where if part)
         year = entry.fields["year"]

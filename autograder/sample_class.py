@@ -7,7 +7,7 @@ alternatives and its known mistakes.
 import inspect
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -25,7 +25,7 @@ N_MISTAKEN = 3
 MISTAKEN = [f"mistaken-{n}" for n in range(1, N_MISTAKEN + 1)]
 STUDENTS = ["right", "half-right", "blank", *MISTAKEN, "hostile"]
 FLOOD = 'for number in range(5_000):\n    print("flood", number)\n\n\n'
-GIVE_UP = "raise NotImplementedError"
+END_KERNEL = 'lambda *_, **__: __import__("os")._exit(0)'
 
 
 def sample_class(course: Course, chapters: list[Chapter]) -> None:
@@ -36,11 +36,9 @@ def sample_class(course: Course, chapters: list[Chapter]) -> None:
     Raises:
         CourseError: if real students have handed in something there.
     """
-    submitted = course.root / "submitted"
-    found = {path.name for path in submitted.glob("*")}
-    if others := sorted(found - set(STUDENTS)):
+    if others := sorted(_students(course) - set(STUDENTS)):
         raise CourseError(
-            f"{submitted} holds the work of {', '.join(others)}; name a "
+            f"{course.root} holds the work of {', '.join(others)}; name a "
             "folder of its own for the sample class, by --course DIR"
         )
     try:
@@ -60,89 +58,94 @@ def notebooks(
 ) -> Iterator[tuple[str, NotebookNode]]:
     """Yield each student's name and what the student hands in."""
     released = course.notebook("release", chapter)
-
-    def write(answers: dict[str, str]) -> NotebookNode:
-        """Write answers into a fresh copy of the released notebook."""
-        notebook = nbformat.read(released, as_version=4)
-        for cell in notebook.cells:
-            name = cell.metadata.get("nbgrader", {}).get("grade_id")
-            cell.source = answers.get(name, cell.source)
-        return notebook
-
     exercises = chapter.exercises
-    right = {e.name: reference_answer(chapter, e) for e in exercises}
+    right = reference_answers(chapter)
     half = [e.name for e in exercises[: len(exercises) // 2]]
-    yield "right", write({e.name: other_answer(chapter, e) for e in exercises})
-    yield "half-right", write({name: right[name] for name in half})
-    yield "blank", write({})
+    yield "right", answered(released, right | other_answers(chapter))
+    yield "half-right", answered(released, {n: right[n] for n in half})
+    yield "blank", answered(released, {})
     mistaken = islice(mistaken_answers(chapter), N_MISTAKEN)
     for student, wrong in zip(MISTAKEN, mistaken, strict=False):
-        yield student, write(right | wrong)
-    yield "hostile", sabotage(write(right), write({}), exercises)
+        yield student, answered(released, right | wrong)
+    yield "hostile", sabotaged(answered(released, right), exercises)
 
 
-def reference_answer(chapter: Chapter, exercise: Exercise) -> str:
-    """Return the reference, as a student would have written it."""
-    return without_markers(_solutions(chapter).code(exercise.name))
+def answered(released: Path, answers: dict[str, str]) -> NotebookNode:
+    """Write the sources of some cells into a fresh copy of a notebook."""
+    notebook = nbformat.read(released, as_version=4)
+    for cell in notebook.cells:
+        name = cell.metadata.get("nbgrader", {}).get("grade_id")
+        cell.source = answers.get(name, cell.source)
+    return notebook
 
 
-def other_answer(chapter: Chapter, exercise: Exercise) -> str:
-    """Return a right answer that is not the reference, helpers and all."""
-    answer: Callable = alternatives(chapter)[exercise.name][0]
-    module = Module(Path(inspect.getsourcefile(answer)))
-    names = [*module.helpers(answer.__name__), answer.__name__]
-    imports, _ = module.imports_for(names)
-    code = "\n\n\n".join(module.code(name) for name in names)
-    own = re.sub(rf"\b{answer.__name__}\b", exercise.name, code)
-    return "\n\n\n".join(["\n".join(imports), own] if imports else [own])
+def reference_answers(chapter: Chapter) -> dict[str, str]:
+    """Return the source of each exercise's cell, answered."""
+    return {
+        cell.metadata.nbgrader.grade_id: without_markers(cell.source)
+        for cell in chapter.for_grader().cells
+        if cell.metadata.get("nbgrader", {}).get("solution")
+    }
+
+
+def other_answers(chapter: Chapter) -> dict[str, str]:
+    """Return right answers that are not the reference, helpers and all.
+
+    An exercise whose alternatives all build on the reference has none.
+    """
+    found = {}
+    for exercise in chapter.exercises:
+        for answer in alternatives(chapter).get(exercise.name, []):
+            module = Module(Path(inspect.getsourcefile(answer)))
+            names = [*module.helpers(answer.__name__), answer.__name__]
+            imports, from_solutions = module.imports_for(names)
+            if not from_solutions:
+                code = "\n\n\n".join(module.code(name) for name in names)
+                code = re.sub(rf"\b{answer.__name__}\b", exercise.name, code)
+                found[exercise.name] = "\n".join([*imports, "\n", code])
+                break
+    return found
 
 
 def mistaken_answers(chapter: Chapter) -> Iterator[dict[str, str]]:
     """Yield one mistake of each exercise that has one of changed lines."""
-    for exercise in chapter.exercises:
-        for mistake in catalogue(chapter).MISTAKES.get(exercise.name, []):
+    module = Module(chapter.root / "solutions" / f"{chapter.name}.py")
+    for name, right in reference_answers(chapter).items():
+        code = wrong = without_markers(module.code(name))
+        for mistake in catalogue(chapter).MISTAKES.get(name, []):
             if isinstance(mistake.change, dict):
-                code = _solutions(chapter).code(exercise.name)
                 for old, new in mistake.change.items():
-                    code = code.replace(old, new)
-                yield {exercise.name: without_markers(code)}
+                    wrong = wrong.replace(old, new)
+                yield {name: right.replace(code, wrong)}
                 break
 
 
-def sabotage(
-    notebook: NotebookNode, blank: NotebookNode, exercises: list[Exercise]
+def sabotaged(
+    notebook: NotebookNode, exercises: list[Exercise]
 ) -> NotebookNode:
     """Flood the output, delete a check, fake another, end the kernel."""
     first, last = exercises[0], exercises[-1]
-    deleted, faked = first.checks[0].name, last.checks[0].name
+    deleted = first.checks[0].name
+    fakes = {
+        last.name: f"{last.name} = {END_KERNEL}",
+        last.checks[0].name: 'print("Passed.")',
+    }
     kept = []
-    for cell, stub in zip(notebook.cells, blank.cells, strict=True):
+    for cell in notebook.cells:
         name = cell.metadata.get("nbgrader", {}).get("grade_id")
-        if name == deleted:
-            continue
+        cell.source = fakes.get(name, cell.source)
         if name == first.name:
             cell.source = FLOOD + cell.source
-        if name == last.name:
-            exits = "import os\n\nos._exit(0)"
-            cell.source = _indented(stub.source, GIVE_UP, exits)
-        if name == faked:
-            cell.source = 'print("Passed.")'
-        kept.append(cell)
+        if name != deleted:
+            kept.append(cell)
     notebook.cells = kept
     return notebook
 
 
-def _indented(source: str, old: str, new: str) -> str:
-    """Put new lines in the place of an old one, as far to the right."""
-    return re.sub(
-        rf"^( *){re.escape(old)}$",
-        lambda found: "\n".join(
-            found[1] + line if line else "" for line in new.splitlines()
-        ),
-        source,
-        flags=re.MULTILINE,
-    )
-
-
-def _solutions(chapter: Chapter) -> Module:
-    return Module(chapter.root / "solutions" / f"{chapter.name}.py")
+def _students(course: Course) -> set[str]:
+    """Return everybody who is known in a course folder."""
+    found = {path.name for path in course.root.glob("submitted/*")}
+    if (course.root / "gradebook.db").exists():
+        with course.gradebook() as gradebook:
+            found |= {student.id for student in gradebook.students}
+    return found

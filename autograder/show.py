@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.padding import Padding
@@ -12,6 +14,15 @@ from rich.text import Text
 
 if TYPE_CHECKING:  # the gate imports torch, which a usage error needn't
     from autograder.gate import Row
+    from autograder.report import Grades
+
+# No rules, and columns that stand two spaces apart.
+TABLE = {
+    "box": SIMPLE,
+    "show_edge": False,
+    "pad_edge": False,
+    "padding": (0, 1, 0, 0),
+}
 
 
 def result(judged: dict) -> RenderableType:
@@ -62,3 +73,32 @@ def gate(rows: list[Row]) -> RenderableType:
         f"answers pass, {sum(bool(r.problems) for r in rows)} problems"
     )
     return Group(table, Text(summary, style="bold"))
+
+
+def warning(who: str, problem: str) -> RenderableType:
+    """Say why somebody's notebook could not be executed."""
+    return Text.assemble((f"{who}: ", "bold yellow"), problem)
+
+
+def grades(table: Grades) -> RenderableType:
+    """Show a class's points: a row a student, a column an exercise."""
+    title = f"{table.chapter.title} ({table.chapter.name})"
+    points = Table(title=title, **TABLE)
+    points.add_column("Student", no_wrap=True)
+    total = {"Total": sum(table.max_points.values())}
+    for name, of in (table.max_points | total).items():
+        words = re.sub(r"(?<=_)|(?<=[a-z])(?=[A-Z])", "\n", name)
+        points.add_column(
+            f"{words}\n/{of:g}",
+            justify="right",
+            vertical="bottom",
+            overflow="fold",
+        )
+    notes = Table("Student", "What went wrong", **TABLE)
+    for row in table.rows:
+        got = [*row.points.values(), row.total] if row.points else []
+        shown = [f"{x:g}" for x in got] or ["–"] * (len(table.max_points) + 1)
+        points.add_row(row.student, *shown)
+        if row.note:
+            notes.add_row(row.student, escape(row.note))
+    return Group("", points, "", notes)
