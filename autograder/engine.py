@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from autograder.chapters import Chapter
+from autograder.chapters import Chapter, Exercise
 from autograder.judging import result
 from autograder.submissions import read
 
@@ -33,7 +33,8 @@ def judge(chapter: Chapter, path: Path, timeout: float = TIMEOUT) -> dict:
     Raises:
         CourseError: if the file is missing or can't be read.
     """
-    read(chapter, path)  # says what is wrong with the file, before any process
+    expected = chapter.exercises  # what is wrong with the chapter, or
+    read(chapter, path)  # with the file, is said before any process starts
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.jsonl")
         command = [
@@ -47,14 +48,17 @@ def judge(chapter: Chapter, path: Path, timeout: float = TIMEOUT) -> dict:
         ]
         message = _run(command, timeout)
         lines = report.read_text().splitlines() if report.exists() else []
-    return summarise(chapter, [json.loads(line) for line in lines], message)
+    judged = [json.loads(line) for line in lines]
+    return summarise(chapter, expected, judged, message)
 
 
-def summarise(chapter: Chapter, done: list[dict], message: str) -> dict:
+def summarise(
+    chapter: Chapter, expected: list[Exercise], done: list[dict], message: str
+) -> dict:
     """Add up the exercises; one that was not judged scores 0, and says why."""
     by_id = {exercise["id"]: exercise for exercise in done}
     exercises = []
-    for exercise in chapter.exercises:
+    for exercise in expected:
         failed = {
             "id": exercise.name,
             "checks": [
