@@ -45,7 +45,7 @@ sample: setup
 	$(BIN)/python -m autograder report --course $(SAMPLE)
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check

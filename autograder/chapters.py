@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 
 import jupytext
@@ -112,10 +113,15 @@ class Chapter:
 
     @property
     def sources(self) -> list[Path]:
-        """Return every file of code that the chapter is filled from."""
-        return sorted(
-            {module.path for module in _Filling(self).modules.values()}
-        )
+        """Return every file of code that the chapter's page depends on."""
+        named = {module.path for module in _Filling(self).modules.values()}
+        return sorted(named | set(self._contextlab))
+
+    @property
+    def _contextlab(self) -> list[Path]:
+        """Return the files of what the chapter's cells import."""
+        found = self.root.joinpath("contextlab").rglob("*.*")
+        return sorted(p for p in found if p.suffix in {".py", ".js", ".json"})
 
     def for_grader(self) -> NotebookNode:
         """Return the notebook with answers and hidden checks."""
@@ -132,16 +138,20 @@ class Chapter:
     def for_page(self) -> NotebookNode:
         """Return the student's cells, each stub followed by the reference.
 
-        The reference stands there as source, not as an import, so that an
-        edited solution changes the page and is executed anew.
+        The page is executed anew when its source changes. So the reference
+        stands there as source, not as an import, above a fingerprint of what
+        is imported.
         """
         page = _clear(deepcopy(self.filled))
+        imported = sha256()
+        for path in self._contextlab:
+            imported.update(path.read_bytes())
         cells = []
         for stub, full in zip(page.cells, self.filled.cells, strict=True):
             cells.append(stub)
             if stub.metadata.get("nbgrader", {}).get("solution"):
                 hidden = new_code_cell(
-                    full.source,
+                    f"{full.source}\n# contextlab {imported.hexdigest()}",
                     id=f"reference-{stub.metadata.nbgrader.grade_id}",
                     metadata={"tags": ["remove-cell"]},
                 )

@@ -1,0 +1,186 @@
+"""What the book's pages need besides their text.
+
+- the interactive figures, in one classic script: a page opened from a file
+  may not import modules;
+- the fonts of the text, within a stylesheet;
+- one download button, for the notebook of the reader;
+- chapters that have the number of their file: ``02-attention`` is chapter 2;
+- the theme's icons as its font alone: the same as a script are 1.5 MB;
+- no Thebe, which Jupyter Book puts on every page even where it is off.
+"""
+
+import re
+from base64 import b64encode
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx_external_toc.collectors import (
+    TocTreeCollectorWithStyles as TocCollector,
+)
+
+from contextlab import widgets
+
+FIGURES = "figures.js"
+# The theme's own script does this late, after a flash of light in the dark.
+SET_THEME = """{
+  const page = document.documentElement.dataset;
+  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+  if (!["light", "dark"].includes(page.theme))
+    page.theme = dark ? "dark" : "light";
+}"""
+FONT_FACE = """@font-face {{
+  font-family: "{family}";
+  font-weight: {weight};
+  font-style: {style};
+  src: url(data:font/woff2;base64,{data}) format("woff2");
+}}
+"""
+FONTS = {  # file: family, weight, style
+    "source-serif": ("Source Serif", "200 900", "normal"),
+    "source-serif-italic": ("Source Serif", "200 900", "italic"),
+    "source-sans": ("Source Sans", "200 900", "normal"),
+    "source-code": ("Source Code", "200 900", "normal"),
+    "icons": ("Font Awesome 6 Free", "900", "normal"),
+}
+NUMBER_BY_PLACE = TocCollector.assign_section_numbers
+CHAPTER_NUMBER = re.compile(r"(?:^|/)(\d\d)-[^/]*$")
+
+
+def write_figures(app: Sphinx) -> None:
+    """Write the figures' script and stylesheet among the static files."""
+    if app.builder.format != "html":
+        return
+    modules = ",\n".join(
+        f"{name}: (() => {{\n{as_function_body(widgets.module(name))}}})()"
+        for name in widgets.NAMES
+    )
+    script = f"window.contextlabFigures = {{\n{modules}\n}};\n"
+    write_static(app, FIGURES, script)
+    write_static(app, "figure.css", widgets.style())
+
+
+def write_static(app: Sphinx, name: str, text: str) -> None:
+    """Write a static file of the site."""
+    path = Path(app.outdir, "_static", name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def as_function_body(module: str) -> str:
+    """Turn a module, which ends by its export, into a function's body."""
+    return module.replace("export default", "return")
+
+
+def prepare_first_paint(app: Sphinx) -> None:
+    """Give the first paint its theme, and its fonts within a stylesheet.
+
+    Fonts that arrive later make lines jump, and a preload of them fails on
+    pages opened from a file.
+    """
+    if app.builder.format != "html":
+        return
+    faces = []
+    for name, (family, weight, style) in FONTS.items():
+        font = Path(app.confdir, "book", "_static", "fonts", f"{name}.woff2")
+        data = b64encode(font.read_bytes()).decode()
+        faces.append(
+            FONT_FACE.format(
+                family=family, weight=weight, style=style, data=data
+            )
+        )
+    write_static(app, "fonts.css", "".join(faces))
+    app.add_css_file("fonts.css", priority=100)
+    app.add_js_file(None, body=SET_THEME, priority=1)
+
+
+def finish_page(
+    app: Sphinx, pagename: str, template: str, context: dict[str, Any], *_: Any
+) -> None:
+    """Give the page its figures and its download button."""
+    body = context.get("body", "")
+    # ARIA has given up this role, which Sphinx still writes.
+    context["body"] = body.replace("doc-biblioentry", "listitem")
+    if 'class="contextlab-figure"' in body:
+        app.add_js_file(FIGURES, priority=400, defer="defer")
+        app.add_css_file("figure.css")
+    context["header_buttons"] = [
+        button
+        for button in context.get("header_buttons", [])
+        if button.get("label") != "download-buttons"
+    ]
+    if CHAPTER_NUMBER.search(pagename):
+        url = context["pathto"](f"_sources/{pagename}.ipynb", resource=True)
+        context["header_buttons"].append(download_button(url))
+
+
+def download_button(url: str) -> dict[str, str]:
+    """Return the theme's description of the button."""
+    return {
+        "type": "link",
+        "url": url,
+        "icon": "fas fa-download",
+        "text": "Notebook",
+        "tooltip": "Download this chapter as a notebook, without the answers",
+        "label": "download-notebook",
+    }
+
+
+def number_by_file(
+    collector: TocCollector, env: BuildEnvironment
+) -> list[str]:
+    """Assign numbers by place, then put the file's for the first."""
+    before = env.toc_secnumbers
+    NUMBER_BY_PLACE(collector, env)
+    after = env.toc_secnumbers
+    for docname, numbers in after.items():
+        if match := CHAPTER_NUMBER.search(docname):
+            renumber(env, docname, numbers, int(match[1]))
+    return [name for name in after if after[name] != before.get(name)]
+
+
+def renumber(
+    env: BuildEnvironment, docname: str, numbers: dict, chapter: int
+) -> None:
+    """Put ``chapter`` for the first number of all sections of a page."""
+    for anchor, (_, *rest) in numbers.items():
+        numbers[anchor] = (chapter, *rest)
+    for reference in env.tocs[docname].findall(nodes.reference):
+        if reference.get("secnumber"):
+            reference["secnumber"] = list(numbers[reference["anchorname"]])
+    env.titles[docname]["secnumber"] = list(numbers[""])
+
+
+def leave_out_thebe(app: Sphinx) -> None:
+    """Take away what sphinx-thebe would add, its script on a CDN too."""
+    for event, listeners in app.events.listeners.items():
+        app.events.listeners[event] = [
+            listener
+            for listener in listeners
+            if listener.handler.__module__ != "sphinx_thebe"
+        ]
+    app.registry.css_files[:] = [
+        (name, attributes)
+        for name, attributes in app.registry.css_files
+        if name != "sphinx-thebe.css"
+    ]
+
+
+def leave_out_icons(app: Sphinx, exception: Exception | None) -> None:
+    """Empty the script of icons: the theme's stylesheet draws them too."""
+    script = Path(app.outdir, "_static", "scripts", "fontawesome.js")
+    if exception is None and script.exists():
+        script.write_text("// The stylesheet draws the icons.\n", "utf-8")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register what is above."""
+    leave_out_thebe(app)
+    TocCollector.assign_section_numbers = number_by_file
+    app.connect("builder-inited", write_figures)
+    app.connect("builder-inited", prepare_first_paint)
+    app.connect("build-finished", leave_out_icons)
+    app.connect("html-page-context", finish_page, priority=900)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
