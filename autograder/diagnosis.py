@@ -125,10 +125,23 @@ def _known(
 def describe(right: Outcome, got: Outcome) -> str:
     """Put the smallest input that goes wrong into a sentence."""
     inputs = ", ".join(f"{n} = {show(v)}" for n, v in right.inputs.items())
-    return (
+    sentence = (
         f"With {inputs}, the answer should be {show(right.output)}, but is "
         f"{show(got.output)}."
     )
+    if name := _returned_input(got):
+        return f"You return {name} as it was given. {sentence}"
+    return sentence
+
+
+def _returned_input(got: Outcome) -> str | None:
+    """Name the input that an answer gives back, alone or as its first."""
+    first = got.output
+    if isinstance(first, tuple) and first:
+        first = first[0]
+    if not isinstance(first, Tensor):
+        return None
+    return next((n for n, v in got.inputs.items() if same(v, first)), None)
 
 
 def same(a: Any, b: Any) -> bool:

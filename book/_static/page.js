@@ -17,10 +17,14 @@ function modelOf(state) {
 }
 
 for (const place of document.querySelectorAll(".contextlab-figure")) {
-  const figure = window.contextlabFigures[place.dataset.widget];
-  const model = modelOf(JSON.parse(place.dataset.state));
-  place.replaceChildren();
-  figure.render({ model, el: place });
+  const el = place.cloneNode(false);
+  try {
+    const model = modelOf(JSON.parse(place.dataset.state));
+    window.contextlabFigures[place.dataset.widget].render({ model, el });
+    place.replaceWith(el);
+  } catch (error) {
+    console.error(error);  // the table for readers without a script stays
+  }
 }
 
 const WIDE = ".formula, span.math, .cell_output, .pst-scrollable-table-container";

@@ -17,8 +17,16 @@ def read(name: str) -> dict[str, Any]:
 
 
 def write(name: str, script: str, rows: list[dict[str, Any]]) -> Path:
-    """Record a result, with the script, device, versions and date."""
-    made = {
+    """Record a result, with how it was made."""
+    path = HERE / f"{name}.json"
+    text = json.dumps({"made": made_by(script), "rows": rows}, indent=2)
+    path.write_text(text + "\n", encoding="utf-8")
+    return path
+
+
+def made_by(script: str) -> dict[str, Any]:
+    """Say how a result came about: by what, where, with what and when."""
+    return {
         "script": script,
         "device": _processor(),
         "threads": torch.get_num_threads(),
@@ -26,10 +34,6 @@ def write(name: str, script: str, rows: list[dict[str, Any]]) -> Path:
         "torch": torch.__version__,
         "date": datetime.now(UTC).date().isoformat(),
     }
-    path = HERE / f"{name}.json"
-    text = json.dumps({"made": made, "rows": rows}, indent=2)
-    path.write_text(text + "\n", encoding="utf-8")
-    return path
 
 
 def _processor() -> str:
