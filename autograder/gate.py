@@ -73,6 +73,7 @@ def _mistake(chapter: Chapter, exercise: Exercise, mistake: Mistake) -> Row:
     answer = mistaken(chapter, exercise.name, mistake)
     results = run_checks(chapter, exercise, answer)
     caught_by = [r["name"] for r in results if not r["passed"]]
+    caught_by.sort(key=lambda name: name != mistake.caught_by)  # it is first
     problems = []
     if mistake.caught_by not in caught_by:
         problems.append(f"passes {mistake.caught_by}, which was to catch it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE
@@ -57,14 +58,16 @@ def _reasons(exercise: dict) -> list[Text]:
 
 def gate(rows: list[Row]) -> RenderableType:
     """Show what each answer met at the gate, and count what was caught."""
-    table = Table("Exercise", "Answer", "Caught by", "", title="The gate")
-    for row in rows:
-        verdict = "[green]passes[/]" if row.right else "[green]caught[/]"
-        if row.problems:
-            verdict = f"[red]{escape('; '.join(row.problems))}[/]"
-        caught_by = "" if row.right else "\n".join(row.caught_by) or "nothing"
-        name = f"{row.chapter}.{row.exercise}"
-        table.add_row(name, escape(row.answer), caught_by, verdict)
+    tables = []
+    for (chapter, exercise), found in groupby(
+        rows, key=lambda row: (row.chapter, row.exercise)
+    ):
+        table = Table("", "Answer", "Caught by", **TABLE)
+        for row in found:
+            sign = "[red]✗[/]" if row.problems else "[green]✓[/]"
+            table.add_row(sign, escape(row.answer), _verdict(row))
+        title = Text(f"\n{chapter}.{exercise}", style="bold")
+        tables += [title, table]
     wrong = [row for row in rows if not row.right]
     right = [row for row in rows if row.right]
     summary = (
@@ -72,7 +75,17 @@ def gate(rows: list[Row]) -> RenderableType:
         f"caught, {sum(not r.problems for r in right)} of {len(right)} right "
         f"answers pass, {sum(bool(r.problems) for r in rows)} problems"
     )
-    return Group(table, Text(summary, style="bold"))
+    return Group(*tables, "", Text(summary, style="bold"))
+
+
+def _verdict(row: Row) -> str:
+    """Say what became of an answer, in the column of what caught it."""
+    if row.problems:
+        return f"[red]{escape('; '.join(row.problems))}[/]"
+    if row.right:
+        return "[dim]a right answer, passes[/]"
+    first, *more = row.caught_by
+    return f"{first} +{len(more)}" if more else first
 
 
 def warning(who: str, problem: str) -> RenderableType:
