@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import jupytext
 from nbformat import NotebookNode
@@ -42,6 +43,16 @@ class Check:
 
     name: str
     points: int
+
+    def result(self, *, passed: bool, message: str) -> dict[str, Any]:
+        """Write down how the check ended, as ``check --json`` prints it."""
+        return {
+            "name": self.name,
+            "points": self.points if passed else 0,
+            "max_points": self.points,
+            "passed": passed,
+            "message": message,
+        }
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ import tempfile
 from pathlib import Path
 
 from autograder.chapters import Chapter, Exercise
-from autograder.judging import result
 from autograder.submissions import read
 
 TIMEOUT = 120  # seconds for a whole submission
@@ -62,7 +61,7 @@ def summarise(
         failed = {
             "id": exercise.name,
             "checks": [
-                result(check, passed=False, message=message)
+                check.result(passed=False, message=message)
                 for check in exercise.checks
             ],
             "diagnosis": None,

@@ -10,8 +10,7 @@ from unittest.mock import patch
 
 from autograder.chapters import Chapter, Check, Exercise
 from autograder.diagnosis import diagnose
-
-SUBMISSION = "<submission"  # how the file names of a student's code begin
+from autograder.submissions import SUBMISSION
 
 
 def run_checks(
@@ -60,18 +59,7 @@ def _run(
             function()
     except Exception as error:
         message = describe(exercise.name, error)
-    return result(check, passed=not message, message=message)
-
-
-def result(check: Check, *, passed: bool, message: str) -> dict:
-    """Write down how one check ended."""
-    return {
-        "name": check.name,
-        "points": check.points if passed else 0,
-        "max_points": check.points,
-        "passed": passed,
-        "message": message,
-    }
+    return check.result(passed=not message, message=message)
 
 
 def describe(name: str, error: Exception) -> str:

@@ -39,7 +39,7 @@ def release(course: Course, chapters: list[Chapter]) -> None:
             lacks a pin, or if submissions forbid the change.
     """
     filled = {chapter: chapter.for_grader() for chapter in chapters}
-    requirements = student_requirements(ROOT)
+    student_requirements(ROOT)  # says now if a pin is missing
     for chapter, notebook in filled.items():
         _check_cells_are_kept(course, chapter, notebook)
     course.root.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,9 @@ def release(course: Course, chapters: list[Chapter]) -> None:
             for step in ("source", "release"):
                 new = beside / step / chapter.name
                 _replace(course.folder(step, chapter), new)
-        _bundle(course, requirements, beside)
+        released = sorted(course.root.glob("release/*/*.ipynb"))
+        bundle(released, beside).replace(course.root / f"{BUNDLE}.zip")
+        _replace(course.root / BUNDLE, beside / BUNDLE)
 
 
 def student_requirements(root: Path) -> str:
@@ -138,18 +140,25 @@ def _generate(
         )
 
 
-def _bundle(course: Course, requirements: str, beside: Path) -> None:
-    """Put all that a student needs into one folder, and zip it."""
-    new = beside / BUNDLE
+def bundle(notebooks: Iterable[Path], folder: Path) -> Path:
+    """Put all that a student needs into one new folder, and zip it.
+
+    Args:
+        notebooks: the students' notebooks.
+        folder: where the folder is made, and ``student-bundle.zip`` beside.
+
+    Returns:
+        The archive.
+    """
+    requirements = student_requirements(ROOT)
+    new = folder / BUNDLE
     shutil.copytree(
         ROOT / "contextlab", new / "contextlab", ignore=NOT_BUNDLED
     )
-    for notebook in sorted(course.root.glob("release/*/*.ipynb")):
+    for notebook in notebooks:
         shutil.copy(notebook, new)
     new.joinpath("requirements.txt").write_text(requirements)
-    archive = shutil.make_archive(str(new), "zip", beside, BUNDLE)
-    Path(archive).replace(course.root / f"{BUNDLE}.zip")
-    _replace(course.root / BUNDLE, new)
+    return Path(shutil.make_archive(str(new), "zip", folder, BUNDLE))
 
 
 def _replace(old: Path, new: Path) -> None:

@@ -1,7 +1,9 @@
 """Tell Sphinx how to read a chapter, and what its readers download."""
 
 import os
+import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 
 import jupytext
@@ -21,6 +23,7 @@ from autograder.chapters import (
 from autograder.errors import CourseError
 from autograder.excerpts import Module
 from autograder.misconceptions import catalogue
+from autograder.release import bundle
 
 
 class Reference(SphinxDirective):
@@ -83,16 +86,22 @@ def fill_chapter(app: Sphinx, docname: str, source: list[str]) -> None:
 
 
 def offer_student_notebook(app: Sphinx, exception: Exception | None) -> None:
-    """Write the student's notebooks, which the download buttons point at.
+    """Write the student's notebooks, and all of them with what they need.
 
-    Jupyter Book would offer the executed pages, reference answers included.
+    The download buttons point there. Jupyter Book would offer the executed
+    pages, reference answers included.
     """
     if exception or app.builder.format != "html":
         return
-    for docname in app.env.found_docs:
+    sources = Path(app.outdir, "_sources")
+    written = []
+    for docname in sorted(app.env.found_docs):
         if chapter := _chapter(app, docname):
-            path = Path(app.outdir, "_sources", f"{docname}.ipynb")
-            jupytext.write(chapter.for_student(), path, fmt="ipynb")
+            written.append(sources / f"{docname}.ipynb")
+            jupytext.write(chapter.for_student(), written[-1], fmt="ipynb")
+    with TemporaryDirectory() as folder:
+        archive = bundle(written, Path(folder))
+        shutil.copy(archive, sources / archive.name)
 
 
 def _chapter(app: Sphinx, docname: str) -> Chapter | None:

@@ -12,8 +12,8 @@ import nbformat
 
 from autograder.chapters import Chapter
 from autograder.errors import CourseError
-from autograder.judging import SUBMISSION
 
+SUBMISSION = "<submission"  # how the file names of a student's code begin
 # A line that starts a new statement: not indented, not a closing bracket.
 STARTS = re.compile(r"[^\s#)\]}]")
 CONTINUES = re.compile(r"(else|elif|except|finally)\b")

@@ -112,8 +112,7 @@ def _ending(code: int) -> str:
 
 def _failed(exercise: Exercise, why: str) -> dict:
     checks = [
-        judging.result(check, passed=False, message=why)
-        for check in exercise.checks
+        check.result(passed=False, message=why) for check in exercise.checks
     ]
     return {"id": exercise.name, "checks": checks, "diagnosis": None}
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from zipfile import ZipFile
 
 import nbformat
 import pytest
@@ -198,6 +199,16 @@ def test_download_is_the_students_notebook(
     assert not [line for line in lines if "### BEGIN" in line]
     leaked = secrets(chapter) & {line.strip() for line in lines}
     assert not leaked
+
+
+def test_all_notebooks_come_with_what_they_need(open_page: Opener) -> None:
+    page, _ = open_page("book/index.html")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="the notebooks").click()
+    with ZipFile(download.value.path()) as archive:
+        names = {name.partition("/")[2] for name in archive.namelist()}
+    assert {f"{chapter.stem}.ipynb" for chapter in WRITTEN} < names
+    assert {"requirements.txt", "contextlab/checks.py"} < names
 
 
 def secrets(chapter: Chapter) -> set[str]:
