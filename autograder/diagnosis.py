@@ -181,7 +181,7 @@ def _numbers(value: Any) -> str:
 def _attempt(call: Callable[[], Any]) -> Any:
     try:
         return _copy(call())
-    except Exception as error:
+    except BaseException as error:  # SystemExit is an outcome like others
         return Raised(type(error).__name__, str(error))
 
 

@@ -57,12 +57,12 @@ def _run(
     try:
         with patch.object(module, exercise.name, answer):
             function()
-    except Exception as error:
+    except BaseException as error:  # SystemExit, too, is a wrong answer
         message = describe(exercise.name, error)
     return check.result(passed=not message, message=message)
 
 
-def describe(name: str, error: Exception) -> str:
+def describe(name: str, error: BaseException) -> str:
     """Put an exception into a sentence, with the student's own line."""
     if isinstance(error, NotImplementedError):
         return f"{name} is not written yet."

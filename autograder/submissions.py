@@ -3,7 +3,9 @@
 import ast
 import linecache
 import re
+import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import nbformat
 from autograder.chapters import Chapter
 from autograder.errors import CourseError
 
+PIECE_TIMEOUT = 10  # seconds for one statement outside the checks
 SUBMISSION = "<submission"  # how the file names of a student's code begin
 # A line that starts a new statement: not indented, not a closing bracket.
 STARTS = re.compile(r"[^\s#)\]}]")
@@ -71,13 +74,34 @@ def run(pieces: list[Piece], namespace: dict[str, Any]) -> Answers:
         lines = piece.source.splitlines(keepends=True)
         linecache.cache[piece.filename] = (1, None, lines, piece.filename)
         try:
-            exec(compile(piece.source, piece.filename, "exec"), namespace)
-        except (Exception, SystemExit) as error:
+            code = compile(piece.source, piece.filename, "exec")
+            with time_limit(PIECE_TIMEOUT):
+                exec(code, namespace)
+        except BaseException as error:  # SystemExit, too, costs this piece
             text = f"{type(error).__name__}: {error}"
             for name in DEFINES.findall(piece.source):
                 answers.errors[name] = f"{name} could not be defined: {text}"
                 namespace.pop(name, None)
     return answers
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in what runs too long, where there are alarms."""
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise TimeoutError(f"ran for more than {seconds:g} seconds")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _cells(chapter: Chapter, path: Path) -> Iterator[Piece]:
