@@ -1,5 +1,7 @@
 """Read what a student handed in, and run what it defines."""
 
+import __future__
+
 import ast
 import linecache
 import re
@@ -7,6 +9,8 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,13 @@ import nbformat
 from autograder.chapters import Chapter
 from autograder.errors import CourseError
 
+FUTURE = reduce(
+    or_,
+    (
+        getattr(__future__, n).compiler_flag
+        for n in __future__.all_feature_names
+    ),
+)
 PIECE_TIMEOUT = 10  # seconds for one statement outside the checks
 SUBMISSION = "<submission"  # how the file names of a student's code begin
 # A line that starts a new statement: not indented, not a closing bracket.
@@ -70,11 +81,13 @@ def read(chapter: Chapter, path: Path) -> list[Piece]:
 def run(pieces: list[Piece], namespace: dict[str, Any]) -> Answers:
     """Execute each piece; one that fails doesn't stop the others."""
     answers = Answers(namespace)
+    flags = 0  # of the __future__, which one piece sets for those below
     for piece in pieces:
         lines = piece.source.splitlines(keepends=True)
         linecache.cache[piece.filename] = (1, None, lines, piece.filename)
         try:
-            code = compile(piece.source, piece.filename, "exec")
+            code = compile(piece.source, piece.filename, "exec", flags)
+            flags |= code.co_flags & FUTURE
             with time_limit(PIECE_TIMEOUT):
                 exec(code, namespace)
         except BaseException as error:  # SystemExit, too, costs this piece

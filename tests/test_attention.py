@@ -52,6 +52,16 @@ def test_softmax_makes_distributions():
     assert_close(
         softmax(single), torch.softmax(single, -1), "softmax of float32 scores"
     )
+    kept = single.clone()
+    softmax(single, 0)
+    assert_close(single, kept, "x, of float32, which must not change,")
+    half = x.bfloat16()
+    expected = torch.softmax(half.float(), -1).bfloat16()
+    assert_close(softmax(half), expected, "softmax of bfloat16 scores", 0.05)
+    deep = torch.randn(2, 1, 3, 2, 4, dtype=torch.float64)
+    for dim in (0, 2, -1):
+        expected = torch.softmax(deep, dim)
+        assert_close(softmax(deep, dim), expected, "softmax in 5 dimensions")
     with forbid_softmax():
         softmax(x)
     ### END HIDDEN TESTS
@@ -117,6 +127,8 @@ def test_scores_have_one_row_a_query():
     ### BEGIN HIDDEN TESTS
     expected = torch.einsum("abtd,absd->abts", q, k) / math.sqrt(6)
     assert_close(scores, expected, "attention_scores(q, k)")
+    batch = attention_scores(q[0], k[0])
+    assert_close(batch, expected[0], "attention_scores of 3-D tensors")
     plain = torch.einsum("td,sd->ts", q[0, 0], k[0, 0]) / math.sqrt(6)
     assert_close(
         attention_scores(q[0, 0], k[0, 0]),
@@ -203,6 +215,9 @@ def test_attention_equals_pytorch():
     assert_close(flat, expected[0, 0], "the output without leading dimensions")
     single = attention(q.float(), k.float(), v.float())[0]
     assert_close(single, expected.float(), "the output in float32")
+    square = torch.randn(3, 2, 4, 6, dtype=torch.float64)
+    expected = F.scaled_dot_product_attention(*square)
+    assert_close(attention(*square)[0], expected, "the output where T = S")
     ### END HIDDEN TESTS
 
 
@@ -222,9 +237,7 @@ def test_attention_obeys_the_mask():
     assert_close(output, expected, "the output under a causal mask")
     shifted = attention(q, k - 40 * q.sum(0), v, mask)[0]
     expected = F.scaled_dot_product_attention(q, k - 40 * q.sum(0), v, mask)
-    assert_close(
-        shifted, expected, "the output where scores are very low", 1e-9
-    )
+    assert_close(shifted, expected, "the output where scores are very low")
     batch = torch.randn(3, 2, 4, 6, dtype=torch.float64)
     padding = torch.tensor([[True] * 4, [True, True, False, False]])[:, None]
     for m in (mask, padding, mask & padding):
@@ -238,6 +251,20 @@ def test_attention_obeys_the_mask():
         assert not weights[~m.expand_as(weights)].any(), (
             "A masked key should get a weight of exactly 0."
         )
+    q = torch.randn(2, 3, 4, 6, dtype=torch.float64)
+    k, v = torch.randn(2, 2, 3, 7, 6, dtype=torch.float64)
+    mask = torch.rand(2, 1, 4, 7) > 0.4
+    kept = mask.clone()
+    for dtype in (torch.float64, torch.float32):
+        args = [x.to(dtype) for x in (q, k, v)]
+        output, weights = attention(*args, mask=mask)
+        expected = F.scaled_dot_product_attention(*args, attn_mask=mask)
+        assert_close(output, expected, f"the masked output of {dtype}")
+        scores = torch.einsum("abtd,absd->abts", args[0], args[1]) / 6**0.5
+        shares = scores.masked_fill(~mask, -math.inf).softmax(-1)
+        shares = shares.nan_to_num(0.0)  # where nothing is allowed
+        assert_close(weights, shares, f"the masked weights of {dtype}")
+    assert_close(mask, kept, "the mask, which must not change,")
     ### END HIDDEN TESTS
 
 
@@ -264,6 +291,13 @@ def test_attention_to_nothing_is_zero():
     assert_close(
         weights[1], torch.zeros(3).double(), "the weights of that query"
     )
+    batch = torch.randn(3, 2, 3, 4, 5, dtype=torch.float64)
+    some = torch.rand(2, 1, 4, 4) > 0.3
+    some[0, 0, 1] = some[1, 0, 3] = False
+    output, weights = attention(*batch, some)
+    expected = F.scaled_dot_product_attention(*batch, some)
+    assert_close(output, expected, "the output of a batch with such queries")
+    assert not weights[0, :, 1].any(), "Such a query should get weights of 0."
     ### END HIDDEN TESTS
 
 
@@ -320,4 +354,21 @@ def test_backward_obeys_the_mask():
         grads = attention_backward(grad_output, q, k, v, m)
         for name, grad, right in zip("qkv", grads, expected, strict=True):
             assert_close(grad, right, f"the gradient by {name}")
+    k, v = torch.randn(2, 2, 3, 7, 6, dtype=torch.float64)
+    mask = torch.rand(2, 1, 5, 7) > 0.4
+    mask[1, 0, 2] = False
+    given = (grad_output, q, k, v, mask)
+    kept = [x.clone() for x in given]
+    expected = _autograd(q, k, v, mask, grad_output)
+    grads = attention_backward(grad_output, q, k, v, mask=mask)
+    for name, grad, right in zip("qkv", grads, expected, strict=True):
+        assert_close(grad, right, f"the gradient by {name}, where T ≠ S,")
+    for name, now, before in zip(
+        ("grad_output", "q", "k", "v", "mask"), given, kept, strict=True
+    ):
+        assert_close(now, before, f"{name}, which must not change,")
+    single = [x.float() for x in (grad_output, q, k, v)]
+    grads = attention_backward(*single, mask)
+    for name, grad, right in zip("qkv", grads, expected, strict=True):
+        assert_close(grad, right.float(), f"the gradient by {name} in float32")
     ### END HIDDEN TESTS

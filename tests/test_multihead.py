@@ -86,7 +86,7 @@ def test_merge_heads_of_any_size():
         f"but the shape is {shape}."
     )
     ### BEGIN HIDDEN TESTS
-    for sizes in ((2, 4, 5, 3), (3, 1, 4, 6), (1, 6, 6, 6), (2, 3, 1, 5)):
+    for sizes in ((2, 4, 5, 3), (1, 1, 4, 6), (1, 6, 6, 6), (2, 3, 1, 5)):
         x = torch.randn(sizes, dtype=torch.float64)
         expected = torch.cat(list(x.unbind(1)), -1)
         assert_close(merge_heads(x), expected, f"merge_heads, heads {sizes},")
@@ -109,12 +109,20 @@ def test_multihead_equals_pytorch():
         x = torch.randn(3, 7, 18, dtype=torch.float64)
         output, _ = answer(x)
         assert_close(output, oracle(x, x, x)[0], f"the output, H = {n_heads},")
-    layers = [answer.c_attn.weight, answer.c_proj.weight]
-    grads = torch.autograd.grad(output.sum(), layers, allow_unused=True)
-    assert all(grad is not None for grad in grads), (
-        "No gradient reaches the projections, so they can't be trained: "
-        "use both, and compute with tensors from the first to the last line."
-    )
+    for ours, theirs, name in (
+        (answer.c_attn.weight, oracle.in_proj_weight, "c_attn"),
+        (answer.c_proj.weight, oracle.out_proj.weight, "c_proj"),
+    ):
+        loss, right = output.square().sum(), oracle(x, x, x)[0].square().sum()
+        got = torch.autograd.grad(
+            loss, ours, retain_graph=True, allow_unused=True
+        )[0]
+        assert got is not None, (
+            f"No gradient reaches {name}, so it can't be trained: use it, and "
+            "compute with tensors from the first line to the last."
+        )
+        expected = torch.autograd.grad(right, theirs)[0]
+        assert_close(got, expected, f"the gradient by the weight of {name}")
     ### END HIDDEN TESTS
 
 
@@ -134,6 +142,11 @@ def test_multihead_returns_the_weights_of_each_head():
     ### BEGIN HIDDEN TESTS
     expected = oracle(x, x, x, average_attn_weights=False)[1]
     assert_close(weights, expected, "the weights of 4 heads")
+    answer, oracle = attention_twins(MultiHeadAttention, 6, 1)
+    for sizes in ((1, 5, 6), (1, 1, 6)):
+        x = torch.randn(sizes, dtype=torch.float64)
+        expected = oracle(x, x, x, average_attn_weights=False)[1]
+        assert_close(answer(x)[1], expected, f"the weights of x {sizes}")
     ### END HIDDEN TESTS
 
 
@@ -158,7 +171,8 @@ def test_multihead_obeys_the_mask():
     padding = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
     any_heads = torch.rand(2, 4, 5, 5) > 0.5
     any_heads |= torch.eye(5, dtype=torch.bool)
-    for mask in (causal, padding[:, None, None], any_heads, any_heads[:, :1]):
+    masks = (causal, padding[:, None, None], any_heads, any_heads[0])
+    for mask in (*masks, any_heads[:, :1]):
         blocked = ~mask.expand(2, 4, 5, 5).reshape(8, 5, 5)
         right = oracle(x, x, x, attn_mask=blocked, average_attn_weights=False)
         size = tuple(mask.shape)
@@ -186,15 +200,28 @@ def test_block_equals_pytorch():
         assert_close(output, expected, f"the output for {n_tokens} tokens")
     layers = [answer.ln_1, answer.attn.c_attn, answer.attn.c_proj]
     layers += [answer.ln_2, answer.mlp["c_fc"], answer.mlp["c_proj"]]
+    x.requires_grad_()
+    ours = [x, *(layer.weight for layer in layers)]
     grads = torch.autograd.grad(
-        output.square().sum(),
-        [layer.weight for layer in layers],
-        allow_unused=True,
+        answer(x)[0].square().sum(), ours, allow_unused=True
     )
     assert all(grad is not None for grad in grads), (
         "No gradient reaches some layers, so they can't be trained: use all "
         "of them, and compute with tensors from the first to the last line."
     )
+    layers = [oracle.norm1, oracle.self_attn, oracle.self_attn.out_proj]
+    layers += [oracle.norm2, oracle.linear1, oracle.linear2]
+    right = torch.autograd.grad(
+        oracle(x, src_mask=future).square().sum(),
+        [x, *(getattr(m, "in_proj_weight", None) if m is oracle.self_attn
+              else m.weight for m in layers)],
+    )  # fmt: skip
+    names = ("x", "ln_1", "c_attn", "attn.c_proj", "ln_2", "c_fc", "c_proj")
+    for name, got, expected in zip(names, grads, right, strict=True):
+        assert_close(got, expected, f"the gradient by {name}")
+    short = torch.randn(2, 3, 18, dtype=torch.float64)
+    expected = oracle(short, src_mask=future[:3, :3])
+    assert_close(answer(short)[0], expected, "the output for another length")
     ### END HIDDEN TESTS
 
 
@@ -271,7 +298,17 @@ def test_block_loads_gpt2():
         oracle = gpt2_block(d_model, n_heads)
         before = {k: v.clone() for k, v in oracle.state_dict().items()}
         block = TransformerBlock(d_model, n_heads).double()
-        block.load_gpt2(oracle.state_dict())
+        state = oracle.state_dict()
+        names = list(state)
+        block.load_gpt2(state)
+        assert list(state) == names, "load_gpt2 should leave `state` alone."
+        theirs = {p.data_ptr() for p in oracle.parameters()}
+        for name, p in block.named_parameters():
+            assert p.requires_grad, f"{name} can't be trained any more."
+            assert p.data_ptr() not in theirs, (
+                f"{name} shares its memory with GPT-2's: copy the numbers, "
+                "or training one model would change the other."
+            )
         x = torch.randn(2, 5, d_model, dtype=torch.float64)
         expected = oracle(x, attention_mask=mask)
         assert_close(
@@ -313,8 +350,14 @@ def test_previous_token_score_of_each_head():
         expected = torch.stack(
             [weights[..., t, t - 1] for t in range(1, sizes[-1])]
         ).mean(0)
+        kept = weights.clone()
         got = previous_token_score(weights)
         assert_close(got, expected, f"the score of weights {sizes}")
+        assert_close(weights, kept, "the weights, which must not change,")
+    weights[..., 2, :] = 0.0  # a query that may attend to nothing
+    expected = torch.stack([weights[..., t, t - 1] for t in range(1, 6)])
+    got = previous_token_score(weights)
+    assert_close(got, expected.mean(0), "the score with a row of zeros")
     ### END HIDDEN TESTS
 
 
@@ -344,6 +387,8 @@ def test_induction_score_begins_in_the_second_round():
         for period in range(2, n_tokens):
             sizes = (2, 3, n_tokens, n_tokens)
             weights = torch.rand(sizes, dtype=torch.float64).softmax(-1)
+            weights[..., n_tokens - 1, :] = 0.0  # may attend to nothing
+            kept = weights.clone()
             expected = sum(
                 weights[..., t, t - period + 1]
                 for t in range(period, n_tokens)
@@ -353,4 +398,5 @@ def test_induction_score_begins_in_the_second_round():
                 expected / (n_tokens - period),
                 f"the score of {n_tokens} tokens, period {period},",
             )
+            assert_close(weights, kept, "the weights, which must not change,")
     ### END HIDDEN TESTS
