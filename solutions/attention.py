@@ -11,7 +11,8 @@ def softmax(x: Tensor, dim: int = -1) -> Tensor:
 
     A score of minus infinity gets weight 0. Where every score along ``dim``
     is minus infinity there is nothing to choose from: all weights are 0, not
-    NaN. Scores of any size are safe: 10,000 must not overflow.
+    NaN. Scores of any size are safe: 10,000 must not overflow. ``x`` itself
+    is left as it is.
 
     Build it from ``exp`` and sums: PyTorch's own softmax is not the answer.
 

@@ -55,9 +55,6 @@ def test_softmax_makes_distributions():
     kept = single.clone()
     softmax(single, 0)
     assert_close(single, kept, "x, of float32, which must not change,")
-    half = x.bfloat16()
-    expected = torch.softmax(half.float(), -1).bfloat16()
-    assert_close(softmax(half), expected, "softmax of bfloat16 scores", 0.05)
     deep = torch.randn(2, 1, 3, 2, 4, dtype=torch.float64)
     for dim in (0, 2, -1):
         expected = torch.softmax(deep, dim)

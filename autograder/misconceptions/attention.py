@@ -20,22 +20,22 @@ def _normal(seed, *shape):
 def probe_softmax(softmax, seed):
     """Call softmax on small, large, masked and many-rowed scores."""
     pair = _normal(seed, 2)
-    yield {"x": pair}, lambda: softmax(pair)
+    yield {"x": pair}, lambda: softmax(pair.clone())
     square = _normal(seed + 1, 3, 3)
-    yield {"x": square, "dim": -1}, lambda: softmax(square, -1)
-    yield {"x": square, "dim": 0}, lambda: softmax(square, 0)
+    yield {"x": square, "dim": -1}, lambda: softmax(square.clone(), -1)
+    yield {"x": square, "dim": 0}, lambda: softmax(square.clone(), 0)
     masked = square.masked_fill(torch.eye(3) > 0, -INF)
-    yield {"x": masked}, lambda: softmax(masked)
+    yield {"x": masked}, lambda: softmax(masked.clone())
     nothing = torch.full((2, 2), -INF)
-    yield {"x": nothing}, lambda: softmax(nothing)
+    yield {"x": nothing}, lambda: softmax(nothing.clone())
     apart = torch.tensor(
         [[-10_000.0, -10_001.0], [10_000.0, 9_999.0]]
     ).double()
-    yield {"x": apart}, lambda: softmax(apart)
+    yield {"x": apart}, lambda: softmax(apart.clone())
 
     def without_pytorchs_own():
         with forbid_softmax():
-            return softmax(square)
+            return softmax(square.clone())
 
     yield {"x": square}, without_pytorchs_own
     again = pair.clone()
@@ -280,8 +280,8 @@ MISTAKES = {
         Mistake(
             "divided by D",
             "You divide by D, not by √D. The variance of q·k is D, so its "
-            "spread is √D; dividing by D makes wide heads deaf: all their "
-            "weights become alike.",
+            "spread is √D; dividing by D makes wide heads undecided: all "
+            "their weights become alike.",
             {"math.sqrt(q.shape[-1])": "q.shape[-1]"},
             "test_scores_keep_their_spread",
         ),
