@@ -5,13 +5,16 @@ used wrongly).
 """
 
 import json
+import os
 import sys
 import warnings
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -58,7 +61,8 @@ def main() -> None:
     try:
         app()
     except CourseError as error:
-        errors.print(f"[bold red]error:[/] {error}", highlight=False)
+        text = escape(str(error))
+        errors.print(f"[bold red]error:[/] {text}", highlight=False)
         sys.exit(2)
 
 
@@ -85,7 +89,7 @@ def check(
 
     Example: `python -m autograder check attention 02-attention.ipynb`
     """
-    from autograder.engine import judge
+    from autograder.engine import judge, verdict
 
     if notebook and module:
         raise CourseError("name a notebook or --module FILE.py, not both")
@@ -93,7 +97,7 @@ def check(
     path = module or notebook or Path(f"{found.stem}.ipynb")
     result = judge(found, path)
     if as_json:
-        print(json.dumps(result, indent=2, ensure_ascii=False))
+        print(json.dumps(verdict(result), indent=2, ensure_ascii=False))
     else:
         console.print(show.result(result))
     passed = result["points"] == result["max_points"]
@@ -160,30 +164,74 @@ def sample(
 def grade(
     chapters: ChapterNames = None,
     course: CourseFolder = COURSE,
-    force: Annotated[
-        bool, typer.Option(help="Grade anew what is graded already.")
+    only_new: Annotated[
+        bool,
+        typer.Option(
+            "--only-new/--all",
+            help="Leave what was graded and has not changed, or grade anew.",
+        ),
+    ] = True,
+    student: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this student; may be given several times."),
+    ] = None,
+    exercise: Annotated[
+        str | None,
+        typer.Option(help="Grade only this exercise anew, the rest stays."),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="How many to judge at a time.")
+    ] = 1,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="Judge on this Dask scheduler's workers instead."),
+    ] = None,
+    unsafe: Annotated[
+        bool,
+        typer.Option(
+            "--unsafe",
+            help="Run students' code even where it can't be locked in.",
+        ),
     ] = False,
 ) -> None:
     """Grade what was handed in since the last time.
 
-    A submission that can't be executed scores 0 and the reason is written
-    down; the others are graded all the same.
+    Whatever a submission is, it costs itself alone: the others are graded all
+    the same, and the table at the end says what was wrong with it. Ctrl-C
+    keeps what is done; the next run goes on from there.
 
-    Example: `python -m autograder grade attention`
+    Example: `python -m autograder grade attention --workers 2`
     """
     from autograder.course import Course
-    from autograder.grading import grade, submissions
+    from autograder.engine import FLOOR, LEVELS
+    from autograder.grading import grade
 
-    found = submissions(Course(course.resolve()), select(chapters or []))
-    todo = [one for one in found if force or not one.is_graded()]
     with progress() as bar:
-        for one in bar.track(todo, description="Grading"):
-            problem = grade(one)["problem"]
-            if problem:
-                who = f"{one.student}, {one.chapter.name}"
-                errors.print(show.warning(who, problem))
-    done = len(found) - len(todo)
-    say(f"Graded {len(todo)} submissions, {done} unchanged")
+        task = bar.add_task("Grading", total=None)
+        batch = grade(
+            Course(course.resolve()),
+            select(chapters or []),
+            students=student,
+            exercise=exercise,
+            workers=workers,
+            cluster=cluster,
+            only_new=only_new,
+            floor=LEVELS[0] if unsafe else FLOOR,
+            on_wait=lambda lock: errors.print(show.waiting(lock)),
+            on_progress=lambda done, total: bar.update(
+                task, completed=done, total=total
+            ),
+        )
+    if batch.verdicts:
+        console.print(show.verdicts(batch))
+    graded = batch.total - batch.left
+    say(f"Graded {graded} submissions, {batch.unchanged} unchanged")
+    if batch.left:
+        errors.print(show.left(batch))
+    if batch.is_interrupted:
+        sys.stdout.flush()
+        os._exit(1)  # a thread may wait for a verdict that nobody wants
+    raise typer.Exit(1 if batch.left else 0)
 
 
 @app.command()
@@ -198,12 +246,15 @@ def feedback(
     from autograder.feedback import feedback
     from autograder.grading import submissions
 
-    found = submissions(Course(course.resolve()), select(chapters or []))
+    opened = Course(course.resolve())
+    found = submissions(opened, select(chapters or []))
     graded = [one for one in found if one.executed.is_file()]
     if not graded:
         raise CourseError(
             "nothing is graded; run 'python -m autograder grade'"
         )
+    with opened.gradebook() as gradebook:
+        opened.update_late_penalties(gradebook)
     failed = 0
     with progress() as bar:
         for one in bar.track(graded, description="Writing"):
@@ -218,17 +269,82 @@ def feedback(
 
 @app.command()
 def report(
-    chapters: ChapterNames = None, course: CourseFolder = COURSE
+    chapters: ChapterNames = None,
+    course: CourseFolder = COURSE,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where the page goes; by default COURSE/report/CHAPTER.html."
+        ),
+    ] = None,
 ) -> None:
-    """Print the table of grades.
+    """Say how the class did, here and on a page with pictures.
+
+    *Solved* is the mean share of an exercise's points; *tells apart* is the
+    correlation of its points with the rest of a student's points.
 
     Example: `python -m autograder report attention`
     """
     from autograder.course import Course
-    from autograder.report import grades
+    from autograder.report import grades, write_page
 
-    for table in grades(Course(course.resolve()), select(chapters or [])):
+    tables = grades(Course(course.resolve()), select(chapters or []))
+    if html and len(tables) > 1:
+        raise CourseError("--html FILE is one page: name one chapter with it")
+    for table in tables:
         console.print(show.grades(table))
+    console.print()
+    for table in tables:
+        page = html or course / "report" / f"{table.chapter.name}.html"
+        write_page(table, page)
+        say(f"Page: {page}")
+
+
+class Format(StrEnum):
+    """What ``export`` can write."""
+
+    csv = "csv"
+    canvas = "canvas"
+    moodle = "moodle"
+
+
+@app.command()
+def export(
+    chapters: ChapterNames = None,
+    course: CourseFolder = COURSE,
+    format_: Annotated[
+        Format, typer.Option("--format", help="What will read the file.")
+    ] = Format.csv,
+    to: Annotated[
+        Path | None,
+        typer.Option(help="The file; by default COURSE/grades….csv."),
+    ] = None,
+) -> None:
+    """Write the grades into a file, for a spreadsheet, Canvas or Moodle.
+
+    Example: `python -m autograder export --format canvas`
+    """
+    from autograder.course import Course
+    from autograder.export import export
+
+    found = select(chapters or [])
+    path = export(Course(course.resolve()), found, format_.value, to)
+    say(f"Wrote {path}")
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine can do: how safely it grades, and whether at all.
+
+    Example: `python -m autograder doctor`
+    """
+    from autograder.doctor import examine
+
+    fell_short = False
+    for finding in examine():
+        console.print(show.finding(finding))
+        fell_short |= finding.well is False
+    raise typer.Exit(1 if fell_short else 0)
 
 
 def progress() -> Progress:
@@ -240,6 +356,7 @@ def progress() -> Progress:
         TimeRemainingColumn(),
         console=errors,
         transient=True,
+        disable=not errors.is_terminal,
     )
 
 

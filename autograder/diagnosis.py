@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from autograder.chapters import Chapter
+from autograder.execution.wire import DeadlineError, WireError
 from autograder.misconceptions import (
     Mistake,
     catalogue,
@@ -19,6 +20,7 @@ from autograder.misconceptions import (
 
 SEEDS = (0, 1)
 TOLERANCE = 1e-6
+MOST_SHOWN = 200  # characters of a value that is no tensor
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def match(
     If there is none, return two mistakes of which one or the other gives each
     outcome that is wrong; if there are no such two, nothing.
     """
-    known = _known(chapter, exercise)
+    known = known_outcomes(chapter, exercise)
     equal = [
         [k.equals(g) for k, g in zip(ks, got, strict=True)] for _, ks in known
     ]
@@ -107,9 +109,10 @@ def match(
 
 
 @cache
-def _known(
+def known_outcomes(
     chapter: Chapter, exercise: str
 ) -> list[tuple[Mistake, list[Outcome]]]:
+    """Return what each known mistake does with the probe's inputs."""
     book = catalogue(chapter)
     return [
         (
@@ -169,7 +172,7 @@ def show(value: Any) -> str:
         return _numbers(value.tolist())
     if isinstance(value, tuple | list):
         return "(" + ", ".join(show(v) for v in value) + ")"
-    return str(value)
+    return str(value)[:MOST_SHOWN]
 
 
 def _numbers(value: Any) -> str:
@@ -181,6 +184,8 @@ def _numbers(value: Any) -> str:
 def _attempt(call: Callable[[], Any]) -> Any:
     try:
         return _copy(call())
+    except (WireError, DeadlineError):
+        raise
     except BaseException as error:  # SystemExit is an outcome like others
         return Raised(type(error).__name__, str(error))
 

@@ -1,81 +1,188 @@
-"""Judge one submission: run its code in a process apart, and report.
+"""Judge submissions: the seam between those who ask and how it is done.
 
-This is the seam at which execution can be hardened: ``check`` and ``grade``
-know nothing but ``judge``.
+``check`` and ``grade`` know nothing but this. A *station* judges: a process
+that holds the checks, and beside it those that hold a student's code.
 """
 
-import json
 import os
+import re
 import subprocess
 import sys
-import tempfile
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-from autograder.chapters import Chapter, Exercise
-from autograder.submissions import read
+from autograder.chapters import ROOT, Chapter, Exercise, find
+from autograder.errors import CourseError
+from autograder.execution.launch import environment
+from autograder.execution.wire import GoneError, PipeChannel, WireError
+from autograder.submissions import Cell, read
 
-TIMEOUT = 120  # seconds for a whole submission
-EXERCISE_TIMEOUT = 20  # seconds for the checks of one exercise
+# Weakest first; ``autograder.execution.sandbox`` says what each protects.
+LEVELS = ("none", "rlimits", "landlock", "namespaces")
+FLOOR = "landlock"
+IMPORT = re.compile(r"^(?:import|from) .+$", re.MULTILINE)
 
 
-def judge(chapter: Chapter, path: Path, timeout: float = TIMEOUT) -> dict:
-    """Judge a student's notebook or module.
+class Station:
+    """A warmed judge: processes of its own, to be driven by one thread.
+
+    Args:
+        floor: the least protection to judge with, one of ``LEVELS``.
+        warm: whether more than one submission is to come, for which it pays
+            to prepare.
+    """
+
+    def __init__(self, floor: str = FLOOR, *, warm: bool = True) -> None:
+        self.floor = floor
+        self.warm = warm
+        self._process: subprocess.Popen | None = None
+        self._chapters: dict[str, Chapter] = {}
+
+    def __enter__(self) -> "Station":
+        self._start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def judge(self, chapter: str, cells: list[Cell]) -> dict[str, Any]:
+        """Judge one submission, whatever it does.
+
+        Args:
+            chapter: the name of the chapter.
+            cells: what to run, in order, with the code that is given.
+
+        Returns:
+            What ``check --json`` prints, and besides: ``protection``, the
+            level reached; ``seconds``; ``notes``, sentences about what went
+            wrong outside the exercises.
+
+        Raises:
+            CourseError: if the chapter is broken, or this machine doesn't
+                protect itself as the floor asks for.
+        """
+        found = self._chapters.setdefault(chapter, find(chapter))
+        exercises = found.exercises
+        order = {
+            "chapter": chapter,
+            "floor": self.floor,
+            "right": reference(found) if self.warm else [],
+            "imports": imports(found),
+            "exercises": [asdict(exercise) for exercise in exercises],
+            "cells": [asdict(cell) for cell in cells],
+        }
+        answer = self._ask(order)
+        if "broken" in answer:  # once may be chance, as want of memory is
+            self.close()
+            answer = self._ask(order)
+        if "broken" in answer:
+            raise CourseError(
+                f"nothing can be judged on this machine: {answer['broken']}; "
+                "run 'python -m autograder doctor'"
+            )
+        if "refused" in answer:
+            raise CourseError(answer["refused"])
+        judged = answer.pop("exercises")
+        return summarise(found, exercises, judged) | answer
+
+    def close(self) -> None:
+        """End the station's processes."""
+        if self._process:
+            self._process.stdin.close()
+            self._process.stdout.close()
+            self._process.wait()
+        self._process = None
+
+    def _start(self) -> PipeChannel:
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "autograder.station", str(os.getpid())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=environment(),
+                cwd=ROOT,
+                start_new_session=True,
+            )
+        return PipeChannel(self._process.stdout, self._process.stdin)
+
+    def _ask(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Send the order, and return the answer or what is wrong."""
+        channel = self._start()
+        try:
+            channel.send(order)
+            return channel.receive()[0]
+        except GoneError:
+            self.close()
+            return {"broken": "the process that judges has ended"}
+        except WireError as error:  # nothing was sent
+            return {"refused": f"what was handed in is too much: {error}"}
+
+
+@cache
+def reference(chapter: Chapter) -> list[dict[str, Any]]:
+    """Return the right answers and what is given, as cells."""
+    return [
+        asdict(Cell(f"cell {number}", cell.source))
+        for number, cell in enumerate(chapter.for_grader().cells)
+        if {"exercise", "given"} & set(cell.metadata.get("tags", []))
+    ]
+
+
+@cache
+def imports(chapter: Chapter) -> list[str]:
+    """Return what the chapter's cells import, to be imported beforehand."""
+    found: dict[str, None] = {}
+    for cell in chapter.for_student().cells:
+        if cell.cell_type == "code":
+            found |= dict.fromkeys(IMPORT.findall(cell.source))
+    return list(found)
+
+
+def judge(chapter: Chapter, path: Path) -> dict[str, Any]:
+    """Judge a student's notebook or module, on the student's own machine.
 
     Args:
         chapter: the chapter that it answers.
         path: a ``.ipynb`` or a ``.py`` file.
-        timeout: seconds after which all that is left counts as failed.
 
     Returns:
-        The dictionary that ``check --json`` prints.
+        As ``Station.judge``; ``notes`` begin with what was mended.
 
     Raises:
         CourseError: if the file is missing or can't be read.
     """
-    expected = chapter.exercises  # what is wrong with the chapter, or
-    read(chapter, path)  # with the file, is said before any process starts
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder, "report.jsonl")
-        command = [
-            sys.executable,
-            "-m",
-            "autograder.worker",
-            chapter.name,
-            str(path.resolve()),
-            str(report),
-            str(EXERCISE_TIMEOUT),
-        ]
-        message = _run(command, timeout)
-        lines = report.read_text().splitlines() if report.exists() else []
-    judged = [json.loads(line) for line in lines]
-    return summarise(chapter, expected, judged, message)
+    # The station starts while this process reads the chapter and the file.
+    with Station(floor=LEVELS[0], warm=False) as station:
+        chapter.exercises  # noqa: B018 — what is wrong with it is said first
+        handed_in = read(chapter, path)
+        judged = station.judge(chapter.name, handed_in.cells)
+    judged["notes"] = [*handed_in.flags, *judged["notes"]]
+    return judged
+
+
+def verdict(judged: dict[str, Any]) -> dict[str, Any]:
+    """Return of a judgement what ``check --json`` promises to print."""
+    promised = ("chapter", "points", "max_points", "exercises")
+    return {name: judged[name] for name in promised}
 
 
 def summarise(
-    chapter: Chapter, expected: list[Exercise], done: list[dict], message: str
-) -> dict:
-    """Add up the exercises; one that was not judged scores 0, and says why."""
-    by_id = {exercise["id"]: exercise for exercise in done}
+    chapter: Chapter, expected: list[Exercise], judged: list[dict]
+) -> dict[str, Any]:
+    """Add up the points."""
     exercises = []
-    for exercise in expected:
-        failed = {
-            "id": exercise.name,
-            "checks": [
-                check.result(passed=False, message=message)
-                for check in exercise.checks
-            ],
-            "diagnosis": None,
-        }
-        judged = by_id.get(exercise.name, failed)
-        points = sum(check["points"] for check in judged["checks"])
+    for exercise, found in zip(expected, judged, strict=True):
+        points = sum(check["points"] for check in found["checks"])
         exercises.append(
             {
                 "id": exercise.name,
                 "points": points,
                 "max_points": exercise.max_points,
                 "passed": points == exercise.max_points,
-                "checks": judged["checks"],
-                "diagnosis": judged["diagnosis"],
+                "checks": found["checks"],
+                "diagnosis": found["diagnosis"],
             }
         )
     return {
@@ -84,30 +191,3 @@ def summarise(
         "max_points": chapter.max_points,
         "exercises": exercises,
     }
-
-
-def _run(command: list[str], timeout: float) -> str:
-    """Run the worker and say how it ended, should anything be unjudged."""
-    environment = os.environ | {
-        "CONTEXTLAB_GRADING": "1",
-        "MPLBACKEND": "agg",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(Path(__file__).parent.parent),
-    }
-    try:
-        ended = subprocess.run(
-            command,
-            env=environment,
-            timeout=timeout,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return f"Not judged: the code ran for more than {timeout:g} seconds."
-    return (
-        "Not judged: the code ended the process that it ran in "
-        f"(exit status {ended.returncode})."
-    )

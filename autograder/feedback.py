@@ -1,10 +1,12 @@
 """Write a student's feedback page, by nbgrader's GenerateFeedback.
 
-The page holds the student's notebook as it was executed, the points, and for
-each exercise that fell short the sentence that names the mistake. It holds no
-line of a hidden check, and needs nothing from the network.
+The page holds the student's notebook, with the outputs that it was handed in
+with, the points, and for each exercise that fell short the sentence that names
+the mistake. It holds no line of a hidden check, and needs nothing from the
+network.
 """
 
+import glob
 import re
 from base64 import b64encode
 from collections.abc import Iterator
@@ -28,7 +30,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 from autograder.chapters import Chapter, find
-from autograder.course import CELL_TIMEOUT, Course, last_error
+from autograder.course import Course, last_error
 from autograder.errors import CourseError
 from autograder.grading import Submission
 from autograder.markup import Markup
@@ -37,7 +39,6 @@ TEMPLATES = Path(__file__).parent / "templates"
 HIDDEN = re.compile(r"### BEGIN HIDDEN TESTS\n(.*?)### END HIDDEN", re.DOTALL)
 SHORTEST = 12  # characters; a shorter hidden line gives nothing away
 LEFT_OUT = "(Left out: this output quotes the code of a check.)"
-TIMED_OUT = {"CellTimeoutError", "KeyboardInterrupt"}
 MOST_LINES, MOST_CHARACTERS = 40, 4_000  # shown of one output
 PICTURES = ("image/svg+xml", "image/png", "image/jpeg")
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -52,13 +53,31 @@ def feedback(submission: Submission) -> Path:
         CourseError: if nbgrader can't write it.
     """
     course, chapter = submission.course, submission.chapter
-    log = course.convert(GenerateFeedback, chapter, submission.student)
-    if log:
+    log = course.convert(_Pages, chapter, submission.student)
+    page = course.page(chapter, submission.student)
+    if log or not page.is_file():
         raise CourseError(
             f"{submission.executed}: nbgrader can't write its feedback "
-            f"({last_error(log)}); run grade --force first"
+            f"({last_error(log or 'unknown')}); run grade --all first"
         )
-    return course.page(chapter, submission.student)
+    return page
+
+
+class _Pages(GenerateFeedback):
+    """nbgrader's, for students with any name: ``[1]`` is no pattern."""
+
+    def init_notebooks(self) -> None:
+        """Find the graded notebooks of the student."""
+        chosen = self.coursedir
+        pattern = self._format_source(chosen.assignment_id, chosen.student_id)
+        self.assignments = {
+            folder: glob.glob(f"{glob.escape(folder)}/*.ipynb")
+            for folder in glob.glob(pattern)
+        }
+
+    def _format_source(self, *names: str, escape: bool = False) -> str:
+        path = super()._format_source(*names, escape=escape)
+        return f"(?s){path}" if escape else path  # a pattern: lines, too
 
 
 class HideChecks(NbGraderPreprocessor):
@@ -127,7 +146,7 @@ class Shown:
 
 
 class FeedbackPage(Exporter):
-    """Export an executed notebook as the student's page."""
+    """Export a graded notebook as the student's page."""
 
     file_extension = ".html"
     output_mimetype = "text/html"
@@ -141,6 +160,7 @@ class FeedbackPage(Exporter):
         chapter, student = find(of["assignment"]), of["student"]
         course = Course(Path(self.parent.coursedir.root))
         points = _points(of["db_url"], chapter, student)
+        result = course.read_result(chapter, student)
         cells = list(shown(nb))
         page = (
             _environment()
@@ -150,7 +170,8 @@ class FeedbackPage(Exporter):
                 student=student,
                 total=Points("", of["score"], of["max_score"]),
                 late_penalty=of["late_penalty"],
-                problem=course.read_result(chapter, student).get("problem"),
+                problem=result.get("problem"),
+                flags=result.get("flags", []),
                 exercises=[points[e.name] for e in chapter.exercises],
                 points=points,
                 cells=cells,
@@ -199,16 +220,10 @@ def _outputs(cell: NotebookNode) -> Iterator[dict[str, Any]]:
     A student's HTML could show anything, or do anything, on this page.
     """
     figure = cell.metadata.get("mystnb", {}).get("image", {})
-    timed_out = False
     for output in cell.outputs:
         data = output.get("data", {})
         picture = next((kind for kind in PICTURES if kind in data), None)
-        if output.output_type == "error" and output.ename in TIMED_OUT:
-            if not timed_out:
-                text = f"Stopped after {CELL_TIMEOUT} seconds."
-                yield {"error": f"{text} Is there an endless loop?"}
-            timed_out = True
-        elif output.output_type == "error":
+        if output.output_type == "error":
             yield {"error": shortened("\n".join(output.traceback))}
         elif output.output_type == "stream":
             yield {"text": shortened(strip_ansi(output.text))}

@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from autograder.chapters import Chapter, Exercise
 from autograder.diagnosis import match, outcomes
-from autograder.judging import run_checks
+from autograder.judging import meddled, run_checks
 from autograder.misconceptions import (
     Mistake,
     alternatives,
@@ -35,6 +37,7 @@ def gate(chapter: Chapter) -> Iterator[Row]:
         yield from _right_answers(chapter, exercise)
         for mistake in catalogue(chapter).MISTAKES.get(exercise.name, []):
             yield _mistake(chapter, exercise, mistake)
+        yield from _vandal(chapter, exercise)
 
 
 def _right_answers(chapter: Chapter, exercise: Exercise) -> Iterator[Row]:
@@ -67,6 +70,30 @@ def _missing(chapter: Chapter, exercise: Exercise, known: list) -> list[str]:
             f"has {len(known)} alternatives of {FEWEST_ALTERNATIVES}"
         )
     return problems
+
+
+def _vandal(chapter: Chapter, exercise: Exercise) -> Iterator[Row]:
+    """Answer rightly, for inputs that the answer itself has set to zero.
+
+    A check that computes what it expects only afterwards takes it for right.
+    """
+    touched: list[Tensor] = []
+
+    def vandalise(tensors: list[Tensor]) -> None:
+        touched.extend(tensors)
+        for tensor in tensors:
+            tensor.data.zero_()
+
+    right = getattr(reference(chapter), exercise.name)
+    answer = meddled(right, before=vandalise)
+    results = run_checks(chapter, exercise, answer)
+    if touched:
+        caught_by = [r["name"] for r in results if not r["passed"]]
+        problems = [] if caught_by else ["passes: expect before you call"]
+        name = "sets its inputs to zero"
+        yield Row(
+            chapter.name, exercise.name, name, False, caught_by, problems
+        )
 
 
 def _mistake(chapter: Chapter, exercise: Exercise, mistake: Mistake) -> Row:

@@ -1,16 +1,22 @@
 """Run the checks of an exercise on one answer."""
 
-import traceback
+import inspect
 from collections.abc import Callable
-from functools import cache
+from functools import cache, wraps
 from importlib.util import module_from_spec, spec_from_file_location
 from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
 from autograder.chapters import Chapter, Check, Exercise
 from autograder.diagnosis import diagnose
-from autograder.submissions import SUBMISSION
+from autograder.execution.errors import own_line, printable
+from autograder.execution.wire import DeadlineError, WireError
+from autograder.misconceptions import reference
 
 
 def run_checks(
@@ -26,7 +32,8 @@ def run_checks(
         and ``message``, as in ``check --json``.
     """
     return [
-        _run(chapter, exercise, check, answer) for check in exercise.checks
+        run_check(chapter, exercise.name, check, answer)
+        for check in exercise.checks
     ]
 
 
@@ -43,23 +50,80 @@ def checks_of(chapter: Chapter) -> ModuleType:
 def explain(chapter: Chapter, exercise: Exercise, answer: Any) -> str | None:
     """Return the diagnosis, or None where the probe itself breaks."""
     try:
-        return diagnose(chapter, exercise.name, answer)
+        said = diagnose(chapter, exercise.name, answer)
     except Exception:
         return None
+    return printable(said) or None
 
 
-def _run(
-    chapter: Chapter, exercise: Exercise, check: Check, answer: Any
-) -> dict:
+def run_check(chapter: Chapter, name: str, check: Check, answer: Any) -> dict:
+    """Run one check with the answer in its place.
+
+    Raises:
+        WireError: if the answer's process is gone or speaks no sense.
+        DeadlineError: if it takes too long.
+    """
     module = checks_of(chapter)
     function: Callable[[], None] = getattr(module, check.name)
     message = ""
     try:
-        with patch.object(module, exercise.name, answer):
+        with patch.object(module, name, answer):
             function()
+    except (WireError, DeadlineError):
+        raise
     except BaseException as error:  # SystemExit, too, is a wrong answer
-        message = describe(exercise.name, error)
+        message = describe(name, error)
     return check.result(passed=not message, message=message)
+
+
+@cache
+def may_change(chapter: Chapter, name: str, check: Check) -> bool:
+    """Say whether the reference changes in place what the check gives it."""
+    before: list[tuple[Tensor, Tensor]] = []
+    changes = []
+
+    def copy(tensors: list[Tensor]) -> None:
+        before[:] = [(tensor, tensor.detach().clone()) for tensor in tensors]
+
+    def compare() -> None:
+        changes.extend(not torch.equal(now, then) for now, then in before)
+
+    right = getattr(reference(chapter), name)
+    answer = meddled(right, before=copy, after=compare)
+    run_check(chapter, name, check, answer)
+    return any(changes)
+
+
+def meddled(
+    right: Any,
+    before: Callable[[list[Tensor]], None],
+    after: Callable[[], None] = lambda: None,
+) -> Any:
+    """Return an answer whose calls are preceded and followed by our own.
+
+    Args:
+        right: a function, or a class: then its public methods.
+        before: is given the floating-point tensors among the arguments.
+        after: is called when the answer has returned.
+    """
+    if isinstance(right, type):
+        methods = {
+            name: meddled(method, before, after)
+            for name, method in vars(right).items()
+            if inspect.isfunction(method) and not name.startswith("_")
+        }
+        return type(right.__name__, (right,), methods)
+
+    @wraps(right)
+    def answer(*args: Any, **kwargs: Any) -> Any:
+        given = tree_leaves((args, kwargs))
+        tensors = [x for x in given if isinstance(x, Tensor)]
+        before([x for x in tensors if x.is_floating_point()])
+        value = right(*args, **kwargs)
+        after()
+        return value
+
+    return answer
 
 
 def describe(name: str, error: BaseException) -> str:
@@ -67,10 +131,9 @@ def describe(name: str, error: BaseException) -> str:
     if isinstance(error, NotImplementedError):
         return f"{name} is not written yet."
     if isinstance(error, AssertionError) and str(error):
-        return str(error)
+        return printable(str(error))
     text = f"{name} raised {type(error).__name__}: {error}".rstrip(": ")
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if f.filename.startswith(SUBMISSION)]
-    if own and own[-1].line:
-        text += f" (in the line `{own[-1].line.strip()}`)"
-    return text
+    line = getattr(error, "line", None) or own_line(error)
+    if line:
+        text += f" (in the line `{line}`)"
+    return printable(text)

@@ -54,6 +54,9 @@ def release(course: Course, chapters: list[Chapter]) -> None:
         released = sorted(course.root.glob("release/*/*.ipynb"))
         bundle(released, beside).replace(course.root / f"{BUNDLE}.zip")
         _replace(course.root / BUNDLE, beside / BUNDLE)
+    with course.gradebook() as gradebook:
+        course.set_due_dates(gradebook)
+        gradebook.db.commit()
 
 
 def student_requirements(root: Path) -> str:
@@ -93,7 +96,7 @@ def _check_cells_are_kept(
     Once there are submissions, their points belong to the cells of the
     notebook: none may appear, disappear or change its name.
     """
-    if not (course.root / "gradebook.db").exists():
+    if not course.has_gradebook():
         return
     new = {(chapter.stem, name) for name in _grade_ids(notebook)}
     with course.gradebook() as gradebook:

@@ -36,6 +36,11 @@ def sample_class(course: Course, chapters: list[Chapter]) -> None:
     Raises:
         CourseError: if real students have handed in something there.
     """
+    if course.settings.database:
+        raise CourseError(
+            f"{course.root} has its grades in {course.settings.database}; "
+            "name a folder of its own for the sample class, by --course DIR"
+        )
     if others := sorted(_students(course) - set(STUDENTS)):
         raise CourseError(
             f"{course.root} holds the work of {', '.join(others)}; name a "
@@ -145,7 +150,7 @@ def sabotaged(
 def _students(course: Course) -> set[str]:
     """Return everybody who is known in a course folder."""
     found = {path.name for path in course.root.glob("submitted/*")}
-    if (course.root / "gradebook.db").exists():
+    if course.has_gradebook():
         with course.gradebook() as gradebook:
             found |= {student.id for student in gradebook.students}
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE
@@ -13,10 +14,15 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from autograder.execution.errors import printable
+
 if TYPE_CHECKING:  # the gate imports torch, which a usage error needn't
+    from autograder.doctor import Finding
     from autograder.gate import Row
+    from autograder.grading import Batch, Verdict
     from autograder.report import Grades
 
+BAR = 30  # characters of the longest
 # No rules, and columns that stand two spaces apart.
 TABLE = {
     "box": SIMPLE,
@@ -42,7 +48,20 @@ def result(judged: dict) -> RenderableType:
             Text.from_markup(f"{sign} {exercise['id']}  [dim]{points}[/]")
         )
         parts += [Padding(text, (0, 0, 0, 4)) for text in _reasons(exercise)]
+    parts += [Text(f"• {note}", style="dim") for note in judged["notes"]]
     return Group(*parts)
+
+
+def finding(found: Finding) -> RenderableType:
+    """Show one thing that the doctor has looked at."""
+    signs = {True: "[green]✓[/]", False: "[red]✗[/]", None: "[dim]•[/]"}
+    head = f"{signs[found.well]} [bold]{escape(found.what)}[/] "
+    lines: list[RenderableType] = [
+        Text.from_markup(f"{head} {escape(found.says)}")
+    ]
+    if found.remedy:
+        lines.append(Padding(Text(found.remedy), (0, 0, 0, 4)))
+    return Group(*lines)
 
 
 def _reasons(exercise: dict) -> list[Text]:
@@ -88,17 +107,82 @@ def _verdict(row: Row) -> str:
     return f"{first} +{len(more)}" if more else first
 
 
+def verdicts(batch: Batch) -> RenderableType:
+    """Show what was graded, and say of each what was wrong with it."""
+    found = sorted(
+        batch.verdicts,
+        key=lambda v: (v.submission.chapter.stem, v.submission.student),
+    )
+    table = Table("Chapter", "Student", **TABLE)
+    table.add_column("Points", justify="right", no_wrap=True)
+    table.add_column("What was found")
+    for verdict in found:
+        points = "–"
+        if exercises := verdict.result.get("exercises"):
+            got = sum(exercise["points"] for exercise in exercises)
+            points = f"{got:g}/{sum(e['max_points'] for e in exercises):g}"
+        table.add_row(
+            verdict.submission.chapter.name,
+            escape(_line(verdict.submission.student)),
+            points,
+            _findings(verdict),
+        )
+    return Group("", table, "")
+
+
+def _findings(verdict: Verdict) -> Text:
+    result = verdict.result
+    if verdict.failed:
+        return Text(f"Not graded: {_line(verdict.failed)}", style="red")
+    if result["problem"]:
+        return Text(f"Scores 0: {_line(result['problem'])}.", style="yellow")
+    lines = [*filter(None, [result["note"]]), *result["flags"]]
+    return Text("\n".join(map(_line, lines)))
+
+
+def _line(text: str) -> str:
+    """Return one line, which does nothing to the terminal."""
+    return " ".join(printable(text).split())
+
+
+def waiting(lock: Path) -> RenderableType:
+    """Say that another run has to end first."""
+    return Text(f"Another run is grading here ({lock}); waiting for its end.")
+
+
+def left(batch: Batch) -> RenderableType:
+    """Say how many submissions are not graded, and what to do."""
+    stopped = "Stopped: " if batch.is_interrupted else ""
+    some = "1 submission is" if batch.left == 1 else f"{batch.left} are"
+    return Text(
+        f"{stopped}{some} left; run the same command again to go on",
+        style="bold yellow",
+    )
+
+
 def warning(who: str, problem: str) -> RenderableType:
     """Say why somebody's notebook could not be executed."""
-    return Text.assemble((f"{who}: ", "bold yellow"), problem)
+    return Text.assemble((f"{_line(who)}: ", "bold yellow"), _line(problem))
 
 
 def grades(table: Grades) -> RenderableType:
+    """Show how a class did: its points, exercises, mistakes, remarks."""
+    parts: list[RenderableType] = ["", _points(table)]
+    if table.graded:
+        parts += ["", _distribution(table), "", _items(table)]
+    if table.misconceptions:
+        parts += ["", _misconceptions(table)]
+    if any(row.remarks for row in table.rows):
+        parts += ["", _remarks(table)]
+    return Group(*parts)
+
+
+def _points(table: Grades) -> Table:
     """Show a class's points: a row a student, a column an exercise."""
     title = f"{table.chapter.title} ({table.chapter.name})"
     points = Table(title=title, **TABLE)
     points.add_column("Student", no_wrap=True)
-    total = {"Total": sum(table.max_points.values())}
+    total = {"Total": table.max_total}
     for name, of in (table.max_points | total).items():
         words = re.sub(r"(?<=_)|(?<=[a-z])(?=[A-Z])", "\n", name)
         points.add_column(
@@ -107,11 +191,55 @@ def grades(table: Grades) -> RenderableType:
             vertical="bottom",
             overflow="fold",
         )
-    notes = Table("Student", "What went wrong", **TABLE)
     for row in table.rows:
         got = [*row.points.values(), row.total] if row.points else []
         shown = [f"{x:g}" for x in got] or ["–"] * (len(table.max_points) + 1)
-        points.add_row(row.student, *shown)
-        if row.note:
-            notes.add_row(row.student, escape(row.note))
-    return Group("", points, "", notes)
+        points.add_row(escape(_line(row.student)), *shown)
+    return points
+
+
+def _distribution(table: Grades) -> Table:
+    """Show how many students have how many points."""
+    shown = Table("Points from", "Students", "", **TABLE)
+    shown.columns[0].justify = shown.columns[1].justify = "right"
+    most = max(bar.count for bar in table.distribution)
+    for bar in table.distribution:
+        length = round(BAR * bar.count / most)
+        shown.add_row(f"{bar.low:g}", str(bar.count), "█" * length)
+    summary = f"mean {table.mean:.1f}, median {table.median:g}"
+    shown.add_row("", "", f"[dim]{summary}[/]")
+    return shown
+
+
+def _items(table: Grades) -> Table:
+    """Show how hard each exercise was, and whether it tells apart."""
+    shown = Table("Exercise", "Solved", "Tells apart", **TABLE)
+    shown.columns[1].justify = shown.columns[2].justify = "right"
+    for item in table.items:
+        solved, apart = item.difficulty, item.discrimination
+        shown.add_row(
+            item.name,
+            "n/a" if solved is None else f"{solved:.0%}",
+            "n/a" if apart is None else f"{apart:.2f}",
+        )
+    return shown
+
+
+def _misconceptions(table: Grades) -> Table:
+    """Show the named mistakes, and how many students made each."""
+    shown = Table("Mistake", "Exercise", "Students", **TABLE)
+    shown.columns[2].justify = "right"
+    for mistake in table.misconceptions:
+        name, students = escape(mistake.name), len(mistake.students)
+        shown.add_row(name, mistake.exercise, str(students))
+    return shown
+
+
+def _remarks(table: Grades) -> Table:
+    """Show what a teacher should know of single submissions."""
+    shown = Table("Student", "What went wrong", **TABLE)
+    for row in table.rows:
+        if row.remarks:
+            remarks = _line("; ".join(row.remarks))
+            shown.add_row(escape(_line(row.student)), escape(remarks))
+    return shown

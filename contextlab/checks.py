@@ -1,12 +1,9 @@
 """What the checks of the course say, and what they forbid."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from unittest.mock import patch
-
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from contextlab.spies import Forbid
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-5}
 
@@ -74,52 +71,11 @@ def show(value: Tensor) -> str:
     return f"{number:.6g}" if isinstance(number, float) else str(number)
 
 
-class _ForbidOperators(TorchDispatchMode):
-    """Stop at named operators, wherever in PyTorch they are called from."""
-
-    def __init__(self, names: set[str], message: str) -> None:
-        super().__init__()
-        self.names = names
-        self.message = message
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.overloadpacket.__name__ in self.names:
-            raise AssertionError(self.message)
-        return func(*args, **(kwargs or {}))
-
-
-@contextmanager
-def forbid_softmax() -> Iterator[None]:
+def forbid_softmax() -> Forbid:
     """Make PyTorch's own softmax raise, under any of its names."""
-    message = (
-        "This calls PyTorch's own softmax. Build it from exp and sums: the "
-        "exercise is to see what is inside."
-    )
-    names = {
-        "_softmax",
-        "_log_softmax",
-        "_safe_softmax",
-        "softmax",
-        "log_softmax",
-    }
-    with _ForbidOperators(names, message):
-        yield
+    return Forbid("softmax")
 
 
-@contextmanager
-def forbid_autograd() -> Iterator[None]:
+def forbid_autograd() -> Forbid:
     """Make every way into PyTorch's automatic differentiation raise."""
-
-    def refuse(*args: object, **kwargs: object) -> None:
-        raise AssertionError(
-            "This calls autograd. Write the gradients out by hand: the "
-            "exercise is the backward pass itself."
-        )
-
-    # backward(), grad() and vjp() end up in the first, however they were
-    # imported, and forward-mode differentiation in the second.
-    with (
-        patch("torch.autograd._engine_run_backward", refuse),
-        patch("torch.autograd.forward_ad.make_dual", refuse),
-    ):
-        yield
+    return Forbid("autograd")

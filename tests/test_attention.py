@@ -140,7 +140,9 @@ def test_scores_keep_their_spread():
     torch.manual_seed(3)
     for width in (5, 75, 1000):
         q, k = torch.randn(2, 400, width, dtype=torch.float64)
-        spread = attention_scores(q, k).std().item()
+        scores = attention_scores(q, k)
+        assert isinstance(scores, torch.Tensor), "The scores are a tensor."
+        spread = scores.std().item()
         assert 0.9 < spread < 1.1, (
             f"For D = {width} the scores should have a standard deviation "
             f"of about 1, but it is {spread:.3g}."

@@ -7,14 +7,23 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell
 
-from autograder import engine
 from autograder.chapters import chapters, find
 from autograder.sample_class import reference_answers
 from tests.commands import command
 
 __all__ = ["command"]
 
-COMMANDS = "check", "gate", "release", "sample", "grade", "feedback", "report"
+COMMANDS = (
+    "check",
+    "gate",
+    "release",
+    "sample",
+    "grade",
+    "feedback",
+    "report",
+    "export",
+    "doctor",
+)
 # One exercise each is absent, has bad syntax, never ends, ends the process;
 # the last is right. The first line fails while the module is read.
 FAULTY = """
@@ -60,7 +69,7 @@ def test_the_reference_gets_full_points(command, chapter):
 
 
 def test_one_bug_costs_one_exercise(command, tmp_path, monkeypatch):
-    monkeypatch.setattr(engine, "EXERCISE_TIMEOUT", 4)
+    monkeypatch.setenv("AUTOGRADER_PATIENCE", "0.3")
     answers = reference_answers(find("attention"))
     path = tmp_path / "answers.py"
     path.write_text("import math\n" + FAULTY + answers["attention_backward"])

@@ -1,0 +1,121 @@
+"""A warmed process that submissions are forked from.
+
+It has imported PyTorch and what the chapters' notebooks import, and holds no
+check, no answer and no submission. It is told what to do over a socket, whose
+end is its end.
+"""
+
+import contextlib
+import gc
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from autograder.execution import host, sandbox
+from autograder.execution.sandbox import Limits, View
+from autograder.execution.wire import Channel, GoneError, Message
+
+TICK = 0.05  # seconds between two looks at a submission's memory
+
+
+def main(control: Channel, root: Path) -> None:
+    """Fork what is asked for, until nobody asks any more."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for children
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the grader
+    host.silence()
+    folder = Path(tempfile.mkdtemp(prefix="submissions-"))
+    folder.chmod(0o711)
+    with contextlib.suppress(GoneError):
+        while True:
+            order, _ = control.receive()
+            for statement in order.get("warm", []):
+                with contextlib.suppress(Exception):
+                    exec(statement, {})
+            if "level" in order:
+                fork(order, control, View.of(root, folder))
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def fork(order: Message, control: Channel, seen: View) -> None:
+    """Start the submission that the ends of two connections come for."""
+    _, ends, *_ = socket.recv_fds(control.socket, 1, 2)
+    gc.collect()
+    gc.freeze()  # or the children's collections would copy every page
+    if os.fork():
+        for end in ends:
+            os.close(end)
+        return
+    try:
+        control.close()
+        supervise(order["level"], *ends, seen)
+    finally:
+        os._exit(0)
+
+
+def supervise(level: str, channel: int, lifeline: int, seen: View) -> None:
+    """Shut the submission in, and end it when the lifeline is cut."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    limits = Limits()
+    if level != "namespaces":  # where each has its own /tmp
+        scratch = Path(tempfile.mkdtemp(dir=seen.scratch))
+        scratch.chmod(0o777)
+        seen = replace(seen, scratch=scratch)
+
+    def task() -> None:
+        os.close(lifeline)
+        os.environ.update(HOME=os.getcwd(), TMPDIR=os.getcwd())
+        tempfile.tempdir = os.getcwd()
+        host.run(Channel(socket.socket(fileno=channel)))
+
+    def wait(child: int) -> None:
+        os.close(channel)
+        watch(child, lifeline, limits, level)
+
+    try:
+        sandbox.enclose(level, seen, limits, task, wait)
+    finally:
+        if level != "namespaces":
+            shutil.rmtree(seen.scratch, ignore_errors=True)
+
+
+def watch(child: int, lifeline: int, limits: Limits, level: str) -> None:
+    """Return when the child has ended; see to it that it does."""
+    base = resident("self")
+    while not os.waitpid(child, os.WNOHANG)[0]:
+        cut, _, _ = select.select([lifeline], [], [], TICK)
+        too_much = level == "namespaces" and used(base) > limits.memory
+        if cut or too_much:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return
+
+
+def used(base: int) -> int:
+    """Return the bytes that all processes in view hold of their own."""
+    with contextlib.suppress(OSError):
+        found = [p for p in os.listdir("/proc") if p.isdigit()]
+        return sum(max(0, resident(pid) - base) for pid in found)
+    return 0
+
+
+def resident(pid: str) -> int:
+    """Return the bytes of memory that a process holds."""
+    try:
+        text = Path(f"/proc/{pid}/statm").read_text()
+        return int(text.split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return 0
+
+
+if __name__ == "__main__":
+    end = socket.socket(fileno=int(sys.argv[1]))
+    main(Channel(end), Path(sys.argv[2]))
