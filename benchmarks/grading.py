@@ -3,7 +3,8 @@
 Run it from the root of the repository, on a machine that does nothing else:
 python benchmarks/grading.py [--students 24]
 
-All are given the same submissions and the same checks, one after the other.
+All are given the same submissions and the same checks, one after the other:
+first a class of one, which shows what it takes to start, then the whole class.
 The floor is what no grader of notebooks can do without: the answers and the
 checks, executed in a fork of a process that has PyTorch imported already.
 """
@@ -15,7 +16,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -32,6 +33,7 @@ from autograder.release import release
 from autograder.sample_class import answered, reference_answers
 from contextlab.recorded import made_by
 
+Grader = Callable[[Course, Chapter], None]
 RECORD = Path(__file__).with_suffix(".json")
 PROGRAMS = Path(sys.executable).parent
 THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -70,7 +72,7 @@ def by_nbgrader(course: Course, chapter: Chapter) -> None:
          f"--course-dir={course.root}"])  # fmt: skip
 
 
-def by_us(workers: int) -> Callable[[Course, Chapter], None]:
+def by_us(workers: int) -> Grader:
     """Return what grades the class by our command."""
 
     def grade(course: Course, chapter: Chapter) -> None:
@@ -143,33 +145,30 @@ def run(command: list, cwd: Path = ROOT) -> None:
         sys.exit(f"{command} failed:\n{ended.stdout}{ended.stderr}")
 
 
-def warm() -> None:
+def warm(chapter: Chapter) -> None:
     """Import and use, before the floor is measured, what its cells use."""
     import torch
 
     torch.set_num_threads(1)
-    for cell in answered_in_full(find("attention")):
-        exec(compile(cell.source, "<warm>", "exec"), warm.__dict__)
+    space: dict = {}
+    with contextlib.redirect_stdout(None):
+        for cell in answered_in_full(chapter):
+            exec(compile(cell.source, "<warm>", "exec"), space)
 
 
-def measure(
-    grade: Callable[[Course, Chapter], None], chapter: Chapter, students: int
-) -> float:
-    """Return the seconds a submission, of a class that is graded afresh."""
+def measure(grade: Grader, chapter: Chapter, students: int) -> float:
+    """Return the seconds that a class takes, graded afresh."""
     with TemporaryDirectory() as folder:
         course = Course(Path(folder).resolve())
         hand_in(course, chapter, students)
         start = time.perf_counter()
         grade(course, chapter)
-        return (time.perf_counter() - start) / students
+        return time.perf_counter() - start
 
 
-def main(
-    students: Annotated[int, typer.Option(help="Size of the class.")] = 24,
-) -> None:
-    """Measure all in turn, print the table and record it."""
-    chapter = find("attention")
-    graders: dict[str, Callable[[Course, Chapter], None]] = {
+def compare(chapter: Chapter, students: int) -> Iterator[dict]:
+    """Measure all graders in turn; yield a row each, the floor's last."""
+    graders: dict[str, Grader] = {
         "nbgrader autograde": by_nbgrader,
         "otter run": by_otter,
         "autograder grade, 1 worker": by_us(1),
@@ -179,24 +178,39 @@ def main(
     if importlib.util.find_spec("otter") is None:
         del graders["otter run"]
         print("otter-grader is not installed and not measured.")
-    seconds = {}
     for name, grade in graders.items():
-        if name == FLOOR:
-            warm()
         print(f"{name} …", flush=True)
-        seconds[name] = measure(grade, chapter, students)
-    rows = [
-        {
+        if name == FLOOR:
+            warm(chapter)
+        first = measure(grade, chapter, 1)
+        whole = measure(grade, chapter, students)
+        yield {
             "grader": name,
-            "seconds": round(took, 3),
-            "times_nbgrader": round(seconds["nbgrader autograde"] / took, 1),
-            "times_floor": round(took / seconds[FLOOR], 1),
+            "first": round(first, 2),
+            "further": round((whole - first) / (students - 1), 3),
+            "whole": round(whole, 1),
         }
-        for name, took in seconds.items()
-    ]
-    table = Table("", "s a submission", "nbgrader's / this", "this / floor")
+
+
+def main(
+    students: Annotated[int, typer.Option(help="Size of the class.")] = 24,
+) -> None:
+    """Measure all in turn, print the table and record it."""
+    chapter = find("attention")
+    rows = list(compare(chapter, students))
     for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
+        row["times_nbgrader"] = round(rows[0]["further"] / row["further"], 1)
+        row["times_floor"] = round(row["further"] / rows[-1]["further"], 1)
+    table = Table(
+        "",
+        "first, s",
+        "each further, s",
+        f"all {students}, s",
+        "nbgrader / this",
+        "this / floor",
+    )
+    for row in rows:
+        table.add_row(*map(str, row.values()))
     Console().print(table)
     record = {
         "made": made_by("benchmarks/grading.py"),
