@@ -112,8 +112,12 @@ class Course:
 
     def students(self, chapter: Chapter) -> list[str]:
         """Return who has handed in the chapter, in the order of names."""
-        found = self.root.glob(f"submitted/*/{chapter.name}")
-        return sorted(path.parent.name for path in found)
+        found = self.root.glob("submitted/*")
+        return sorted(
+            path.name
+            for path in found
+            if os.path.lexists(path / chapter.name)  # a broken link, too
+        )
 
     def result(self, chapter: Chapter, student: str) -> Path:
         """Return the file that says how a submission was graded."""

@@ -4,7 +4,6 @@
 that holds the checks, and beside it those that hold a student's code.
 """
 
-import os
 import re
 import subprocess
 import sys
@@ -98,7 +97,7 @@ class Station:
     def _start(self) -> PipeChannel:
         if self._process is None:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "autograder.station", str(os.getpid())],
+                [sys.executable, "-m", "autograder.station"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=environment(),

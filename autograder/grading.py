@@ -361,6 +361,12 @@ def _take(submission: Submission) -> _Taken:
     """Read what was handed in, or say why it can't be read."""
     fingerprint = submission.fingerprint()
     try:
+        submission.student.encode()
+    except UnicodeEncodeError:
+        raise CourseError(
+            "the name of the student's folder is not UTF-8; rename it"
+        ) from None
+    try:
         path, flags = submission.find()
         handed_in = read(submission.chapter, path)
     except CourseError as error:  # names the file as the student knows it

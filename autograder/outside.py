@@ -38,9 +38,9 @@ PATIENCE = float(os.environ.get("AUTOGRADER_PATIENCE", "1"))
 PIECE_SECONDS = 5 * PATIENCE  # one statement outside the checks
 PIECES_SECONDS = 30 * PATIENCE  # all of them
 CHECK_SECONDS = 10 * PATIENCE
-EXERCISE_SECONDS = 20 * PATIENCE  # all checks of one exercise
 START_SECONDS = 30  # for a new process to begin
 END_SECONDS = 3  # for one to end
+MOST_NOTES = 10
 MOST_FAILURES = 6  # to run the code, each without what has ended it before
 
 
@@ -168,8 +168,7 @@ class Submission:
         if len(self.left_out) >= MOST_FAILURES or number in self.left_out:
             raise GoneError("the code ends every process that runs it")
         self.left_out[number] = f"it {why}"
-        at, line = (printable(self.running[key]) for key in ("at", "line"))
-        self.notes.append(f"{at}: `{line}` {why}, and was left out.")
+        self._note(self.running, why)
 
     def _wait_for_hello(self) -> None:
         self.channel.deadline = time.monotonic() + START_SECONDS
@@ -209,6 +208,12 @@ class Submission:
         errors = dict(message["ready"]).items()
         self.errors = {str(name): printable(why) for name, why in errors}
         self.names = {str(name) for name in message["names"]}
+        for place in message["stopped"][:MOST_NOTES]:
+            self._note(place, f"ran for more than {PIECE_SECONDS:g} seconds")
+
+    def _note(self, place: Message, why: str) -> None:
+        at, line = (printable(place.get(key)) for key in ("at", "line"))
+        self.notes.append(f"{at}: `{line}` {why}, and was left out.")
 
     def launch(self) -> Channel:
         """Start a process that waits for the submission's code."""
@@ -287,12 +292,21 @@ class ForkedSubmission(Submission):
             with well_formed():
                 code = int(answer["code"])
         except (AttributeError, WireError, DeadlineError):
+            how = self._how_it_ended()
             self.stop()
-            return "all of its processes are gone"
+            return how
         if code < 0:
             with suppress(ValueError):
                 return f"ended by {signal.Signals(-code).name}"
         return f"exit status {code}"
+
+    def _how_it_ended(self) -> str:
+        """Ask the lifeline, on which nothing else is ever said."""
+        with suppress(OSError):
+            self.lifeline.settimeout(END_SECONDS / 10)
+            if self.lifeline.recv(1):
+                return "it took more memory than there is for it"
+        return "all of its processes are gone"
 
     def stop(self) -> None:
         """Cut the lifeline."""

@@ -7,10 +7,12 @@ judges each in a fork of its own: nothing that happens there stays.
 """
 
 import os
+import select
 import signal
 import socket
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autograder.chapters import ROOT, Chapter, Check, Exercise, find
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from autograder.outside import Submission
 
 LONGEST = 3_600  # seconds; whatever happens, a trial ends
+MOST_MEMORY = 3 << 30  # bytes, for what comes back from a student's code
 
 
 class Station:
@@ -110,7 +113,7 @@ class Station:
         if child == 0:
             try:
                 die_with(parent)
-                signal.alarm(LONGEST)
+                limit_memory()
                 try:
                     found = judge(chapter, exercises, submission)
                 except Exception as error:  # a fault of ours, not a student's
@@ -120,6 +123,8 @@ class Station:
                 os._exit(0)
         os.close(writer)
         with os.fdopen(reader, "rb") as pipe:
+            if not select.select([pipe], [], [], LONGEST)[0]:
+                os.kill(child, signal.SIGKILL)
             try:
                 found, _ = PipeChannel(pipe, None).receive()
             except GoneError:
@@ -146,6 +151,15 @@ def too_weak(level: str, floor: str) -> str | None:
     )
 
 
+def limit_memory() -> None:
+    """Let a trial fail, rather than the machine."""
+    import resource
+
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * resource.getpagesize() + MOST_MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
 def die_with(parent: int) -> None:
     """End when the process that asks ends, even if it is killed."""
     if sys.platform != "linux":
@@ -158,8 +172,10 @@ def die_with(parent: int) -> None:
 
 
 def main() -> None:
-    """Import PyTorch, and part."""
-    die_with(int(sys.argv[1]))
+    """Import PyTorch, and part.
+
+    When the process that asks is gone, the pipe ends, and so does this.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the grader
     import torch
     import torch._dynamo  # 1.5 s, else spent in many a fork

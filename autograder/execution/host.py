@@ -53,11 +53,17 @@ def execute(order: Message, channel: Channel) -> dict[str, Any]:
         if number in left_out:
             runner.fail(piece, left_out[number])
             continue
-        line = piece.source.strip().partition("\n")[0][:80]
-        channel.send({"running": number, "at": piece.label, "line": line})
+        channel.send({"running": number} | piece.place)
         runner.run(piece)
     runner.finish()
-    channel.send({"ready": runner.errors, "names": list(module.__dict__)})
+    end_others()
+    channel.send(
+        {
+            "ready": runner.errors,
+            "names": list(module.__dict__),
+            "stopped": [piece.place for piece in runner.stopped],
+        }
+    )
     return module.__dict__
 
 
@@ -77,7 +83,7 @@ def pieces(cells: list[Message]) -> list[Piece]:
 def fork(namespace: dict[str, Any], channel: Channel) -> int:
     """Start a child that serves the end of a connection that comes next."""
     _, ends, *_ = socket.recv_fds(channel.socket, 1, 1)
-    reap()
+    end_others()
     child = os.fork()
     if child:
         os.close(ends[0])
@@ -112,8 +118,11 @@ def end(child: int) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
-def reap() -> None:
-    """Forget children that have ended, and orphans that came to process 1."""
+def end_others() -> None:
+    """End what earlier code has left running, and forget what has ended."""
+    if os.getpid() == 1:  # of a process namespace, with all that is in it
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass

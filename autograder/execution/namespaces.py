@@ -31,7 +31,7 @@ CAPABILITY_VERSION = 0x20080522
 LAST_CAPABILITY = 63
 
 
-def separate(seen: "View", limits: "Limits") -> None:
+def separate() -> None:
     """Leave the namespaces of the machine; the next child is process 1."""
     user, group = os.geteuid(), os.getegid()
     if user == 0:
@@ -40,7 +40,6 @@ def separate(seen: "View", limits: "Limits") -> None:
         kernel.unshare(APART | NEWUSER)
         map_user(user, group)
     mount(None, "/", flags=REC | PRIVATE)
-    build_root(seen, limits)
 
 
 def map_user(user: int, group: int) -> None:
@@ -54,18 +53,20 @@ def build_root(seen: "View", limits: "Limits") -> None:
     """Put together a file system of what may be seen, and move into it."""
     root = seen.scratch
     mount("tmpfs", str(root), "tmpfs", NOSUID | NODEV, "size=1m,mode=755")
+    size = f"size={limits.disk},mode=1777,nr_inodes=4096"
+    for name in ("tmp", "dev/shm"):
+        (root / name).mkdir(parents=True)
+        mount("tmpfs", str(root / name), "tmpfs", NOSUID | NODEV, size)
     for path in seen.readable:
         show(path, root)
     for path in seen.hidden:
         cover(path, root, seen)
-    for name in ("proc", "tmp", "dev", "dev/shm"):
-        (root / name).mkdir(exist_ok=True)
     for name in DEVICES:
         (root / "dev" / name).touch()
         mount(f"/dev/{name}", str(root / "dev" / name), flags=BIND)
-    size = f"size={limits.disk},mode=1777,nr_inodes=4096"
-    for name in ("tmp", "dev/shm"):
-        mount("tmpfs", str(root / name), "tmpfs", NOSUID | NODEV, size)
+    (root / "proc").mkdir(exist_ok=True)
+    with contextlib.suppress(OSError):  # some containers forbid it
+        mount("proc", str(root / "proc"), "proc", NOSUID | NODEV | NOEXEC)
     set_read_only(root, recursive=False)
     os.chdir(root)
     kernel.syscall(kernel.PIVOT_ROOT[kernel.MACHINE], b".", b".")
@@ -115,12 +116,11 @@ def set_read_only(target: Path, *, recursive: bool) -> None:
     )
 
 
-def settle() -> None:
-    """Finish as process 1: see one's own processes, give up all rights."""
+def settle(seen: "View", limits: "Limits") -> None:
+    """Finish as process 1: a root and /proc of its own, and no rights."""
     from autograder.execution.sandbox import NOBODY, become_nobody
 
-    with contextlib.suppress(OSError):  # some containers forbid it
-        mount("proc", "/proc", "proc", NOSUID | NODEV | NOEXEC)
+    build_root(seen, limits)
     if os.geteuid() == 0:
         become_nobody()
         with contextlib.suppress(OSError):
@@ -149,7 +149,8 @@ def problem() -> str | None:
         child = os.fork()
         if child == 0:
             try:
-                separate(View.of(ROOT, Path(folder)), Limits())
+                separate()
+                build_root(View.of(ROOT, Path(folder)), Limits())
             except OSError as error:
                 os.write(writer, str(error).encode())
             finally:

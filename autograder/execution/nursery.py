@@ -23,6 +23,7 @@ from autograder.execution import host, sandbox
 from autograder.execution.sandbox import Limits, View
 from autograder.execution.wire import Channel, GoneError, Message
 
+TOO_MUCH = b"memory"  # what the judge is told over the lifeline
 TICK = 0.05  # seconds between two looks at a submission's memory
 
 
@@ -76,9 +77,12 @@ def supervise(level: str, channel: int, lifeline: int, seen: View) -> None:
         tempfile.tempdir = os.getcwd()
         host.run(Channel(socket.socket(fileno=channel)))
 
+    base = resident("self")
+
     def wait(child: int) -> None:
         os.close(channel)
-        watch(child, lifeline, limits, level)
+        most = limits.memory if level == "namespaces" else None
+        watch(child, lifeline, base, most)
 
     try:
         sandbox.enclose(level, seen, limits, task, wait)
@@ -87,12 +91,21 @@ def supervise(level: str, channel: int, lifeline: int, seen: View) -> None:
             shutil.rmtree(seen.scratch, ignore_errors=True)
 
 
-def watch(child: int, lifeline: int, limits: Limits, level: str) -> None:
-    """Return when the child has ended; see to it that it does."""
-    base = resident("self")
+def watch(child: int, lifeline: int, base: int, most: int | None) -> None:
+    """Return when the child has ended; see to it that it does.
+
+    Args:
+        child: the submission's first process.
+        lifeline: ends the submission when it is cut.
+        base: the bytes of memory that each process has from the nursery.
+        most: the bytes that all may hold besides, if that can be seen.
+    """
     while not os.waitpid(child, os.WNOHANG)[0]:
         cut, _, _ = select.select([lifeline], [], [], TICK)
-        too_much = level == "namespaces" and used(base) > limits.memory
+        too_much = most is not None and used(base) > most
+        if too_much and not cut:
+            with contextlib.suppress(OSError):
+                os.write(lifeline, TOO_MUCH)
         if cut or too_much:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)

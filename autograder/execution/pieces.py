@@ -27,6 +27,7 @@ STARTS = re.compile(r"[^\s#)\]}]")
 CONTINUES = re.compile(r"(else|elif|except|finally)\b")
 DEFINES = re.compile(r"^(?:async\s+def|def|class)\s+(\w+)", re.MULTILINE)
 DEFINITION = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef
+MOST_OF_A_LINE = 80  # characters
 NOT_PARSED = (SyntaxError, ValueError, RecursionError, MemoryError)
 
 
@@ -42,6 +43,16 @@ class Piece:
         """Return the name that stands for a file in tracebacks."""
         return f"{SUBMISSION} {self.label}>"
 
+    @property
+    def place(self) -> dict[str, str]:
+        """Say where it stands and how it begins."""
+        line = self.source.strip().partition("\n")[0]
+        return {"at": self.label, "line": line[:MOST_OF_A_LINE]}
+
+
+class TooLongError(TimeoutError):
+    """A piece ran for too long."""
+
 
 @dataclass
 class Runner:
@@ -52,12 +63,14 @@ class Runner:
         seconds: how long one piece may run, where there are alarms.
         errors: why a name could not be defined, by the name.
         defined: the functions and classes, by the name, as last defined.
+        stopped: the pieces that ran on and were stopped.
     """
 
     namespace: dict[str, Any]
     seconds: float
     errors: dict[str, str] = field(default_factory=dict)
     defined: dict[str, Any] = field(default_factory=dict)
+    stopped: list[Piece] = field(default_factory=list)
     flags: int = 0  # of the __future__, which one piece sets for those below
 
     def run(self, piece: Piece) -> None:
@@ -73,6 +86,8 @@ class Runner:
                 self.defined[name] = self.namespace[name]
                 self.errors.pop(name, None)
         except BaseException as error:  # SystemExit, too, costs this piece
+            if isinstance(error, TooLongError):
+                self.stopped.append(piece)
             self.fail(piece, f"{type(error).__name__}: {error}")
 
     def finish(self) -> None:
@@ -95,13 +110,13 @@ class Runner:
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in what runs too long, where there are alarms."""
+    """Raise TooLongError in what runs too long, where there are alarms."""
     if not hasattr(signal, "setitimer"):
         yield
         return
 
     def stop(*_: object) -> None:
-        raise TimeoutError(f"ran for more than {seconds:g} seconds")
+        raise TooLongError(f"it ran for more than {seconds:g} seconds")
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)

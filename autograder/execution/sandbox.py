@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 class Limits:
     """What one submission may use up."""
 
-    memory: int = 3_072 * MiB  # beyond what the warmed process has mapped
+    memory: int = 3_072 * MiB  # of one process, and of all, beyond PyTorch
     seconds: int = 60  # of processor time, each process
     processes: int = 48  # with their threads
     file: int = 32 * MiB
@@ -83,22 +83,32 @@ def enclose(
     if level in ("landlock", "namespaces"):  # for Linux alone
         from autograder.execution import landlock, namespaces, seccomp
     if level == "namespaces":
-        namespaces.separate(seen, limits)
+        namespaces.separate()
     elif level == "landlock":
         adopt_orphans()
+    settled, settling = os.pipe()
     child = os.fork()
     if child:
+        os.close(settling)
+        os.read(settled, 1)  # until the child has its own view, or is gone
+        os.close(settled)
         wait(child)
         end_children()
         return
     try:
         os.setsid()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        offer_to_the_oom_killer()
+        others = 0
         if level == "namespaces":
-            namespaces.settle()
-        elif level != "none" and os.geteuid() == 0:
+            namespaces.settle(seen, limits)
+        else:
+            others = tasks_of_this_user()
+        os.close(settling)
+        os.close(settled)
+        if level in ("rlimits", "landlock") and os.geteuid() == 0:
             become_nobody()
-        restrict(limits)
+        restrict(limits, others)
         if level == "landlock":
             landlock.restrict(seen)
         if level in ("landlock", "namespaces"):
@@ -106,6 +116,22 @@ def enclose(
         task()
     finally:
         os._exit(1)
+
+
+def offer_to_the_oom_killer() -> None:
+    """Be the first to go if the machine runs out of memory."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def tasks_of_this_user() -> int:
+    """Count the user's threads: the system counts them against the limit."""
+    count = 0
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if path.stat().st_uid == os.geteuid():
+                count += len(os.listdir(path / "task"))
+    return count
 
 
 def become_nobody() -> None:
@@ -149,8 +175,13 @@ def is_open_to_all(folder: Path) -> bool:
     return all(path.stat().st_mode & 0o001 for path in folders)
 
 
-def restrict(limits: Limits) -> None:
-    """Set the limits of this process and of all that it will start."""
+def restrict(limits: Limits, others: int = 0) -> None:
+    """Set the limits of this process and of all that it will start.
+
+    Args:
+        limits: what it may use up.
+        others: how many threads count against the limit that are not its own.
+    """
     import resource
 
     mapped = 0
@@ -160,7 +191,7 @@ def restrict(limits: Limits) -> None:
     wanted = {
         "RLIMIT_AS": mapped + limits.memory,
         "RLIMIT_CPU": limits.seconds,
-        "RLIMIT_NPROC": limits.processes,
+        "RLIMIT_NPROC": others + limits.processes,
         "RLIMIT_FSIZE": limits.file,
         "RLIMIT_NOFILE": limits.open_files,
         "RLIMIT_CORE": 0,
@@ -173,8 +204,6 @@ def restrict(limits: Limits) -> None:
             value = min(value, hard)
         with contextlib.suppress(OSError, ValueError):  # macOS knows some
             resource.setrlimit(kind, (value, value))
-    with contextlib.suppress(OSError):  # the first to go if memory ends
-        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 @cache

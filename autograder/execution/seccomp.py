@@ -18,7 +18,8 @@ FILTER_MODE = 2
 LOAD, RETURN = 0x20, 0x06
 JUMP_EQUAL, JUMP_GREATER, JUMP_ANY_BIT = 0x15, 0x35, 0x45
 ALLOW, KILL, REFUSE = 0x7FFF0000, 0x80000000, 0x00050000
-NUMBER, ARCHITECTURE, ARGUMENT = 0, 4, 16  # offsets in the call's description
+NUMBER, ARCHITECTURE = 0, 4  # offsets in the description of a call
+ARGUMENT, FLAGS_OF_MMAP = 16, 40  # its first argument, and its fourth
 X32 = 0x40000000  # another way to number the calls of x86_64
 NEW_NAMESPACES = 0x7E020000  # flags of clone
 AF_UNIX, AF_INET, AF_INET6, AF_NETLINK = 1, 2, 10, 16
@@ -63,6 +64,8 @@ DENIED = {
     "open_by_handle_at": (304, 265),
     "settimeofday": (164, 170),
     "clock_settime": (227, 112),
+    "memfd_create": (319, 279),  # memory that no process seems to hold
+    "memfd_secret": (447, 447),
     "shmget": (29, 194),
     "shmat": (30, 196),
     "shmctl": (31, 195),
@@ -87,6 +90,8 @@ DENIED_AMONG_OTHERS = {
     "sched_setaffinity": (203, 122),
     "ioprio_set": (251, 30),
 }
+MMAP = (9, 222)
+MAP_SHARED, MAP_ANONYMOUS = 1, 32
 SOCKET = (41, 198)
 CLONE = (56, 220)
 CLONE3 = (435, 435)
@@ -121,6 +126,11 @@ def program(*, alone: bool) -> bytes:
         (JUMP_EQUAL, 1, 0, 0),  # its own limits alone
         refuse(errno.EPERM),
     ])  # fmt: skip
+    lines += if_called(MMAP[own], [
+        (JUMP_ANY_BIT, 0, 2, MAP_SHARED),
+        (JUMP_ANY_BIT, 0, 1, MAP_ANONYMOUS),
+        refuse(errno.EPERM),
+    ], FLAGS_OF_MMAP)  # fmt: skip
     families = (AF_UNIX, AF_INET, AF_INET6, AF_NETLINK)
     lines += if_called(SOCKET[own], [
         *((JUMP_EQUAL, len(families) - n, 0, family)
@@ -131,9 +141,11 @@ def program(*, alone: bool) -> bytes:
     return b"".join(struct.pack("HBBI", *line) for line in lines)
 
 
-def if_called(number: int, body: list[tuple]) -> list[tuple]:
-    """Look at the first argument of a call; allow what the body lets pass."""
-    rest = [(LOAD, 0, 0, ARGUMENT), *body, (RETURN, 0, 0, ALLOW)]
+def if_called(
+    number: int, body: list[tuple], argument: int = ARGUMENT
+) -> list[tuple]:
+    """Look at an argument of a call; allow what the body lets pass."""
+    rest = [(LOAD, 0, 0, argument), *body, (RETURN, 0, 0, ALLOW)]
     return [(JUMP_EQUAL, 0, len(rest), number), *rest]
 
 
