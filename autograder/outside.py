@@ -11,8 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 from torch import nn
@@ -366,22 +365,3 @@ def end_at_deadline(process: subprocess.Popen, channel: PipeChannel) -> None:
         if late:
             process.kill()
         time.sleep(0.05)
-
-
-@contextmanager
-def alarm(seconds: float) -> Iterator[None]:
-    """Raise DeadlineError in what this process itself takes too long for."""
-    if not hasattr(signal, "setitimer"):
-        yield
-        return
-
-    def stop(*_: object) -> None:
-        raise DeadlineError
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)

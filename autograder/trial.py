@@ -4,8 +4,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from autograder import judging, outside
+from autograder import judging
 from autograder.chapters import Chapter, Check, Exercise
+from autograder.execution.pieces import time_limit
 from autograder.execution.wire import (
     DeadlineError,
     GoneError,
@@ -124,7 +125,7 @@ class Session:
         start = time.monotonic()
         self.peer.channel.deadline = start + seconds
         try:
-            with outside.alarm(seconds + 1):
+            with time_limit(seconds + 1, DeadlineError()):
                 yield
         finally:
             self.left -= time.monotonic() - start

@@ -41,7 +41,7 @@ READING = [
     *("environment", "command_lines", "memory", "memory_of_others"),
     *("traced", "objects", "modules", "network"),
 ]
-LIMITS = {"AUTOGRADER_PATIENCE": "0.25"}  # a quarter of all time limits
+LIMITS = {"AUTOGRADER_PATIENCE": "0.4"}  # less than half of all time limits
 STRONG = ("landlock", "namespaces")
 
 pytestmark = pytest.mark.skipif(

@@ -14,6 +14,7 @@ import time
 import types
 from typing import Any
 
+from autograder.execution import sandbox
 from autograder.execution.peer import Peer
 from autograder.execution.pieces import Piece, Runner, statements
 from autograder.execution.wire import Channel, GoneError, Message, PipeChannel
@@ -97,6 +98,7 @@ def fork(namespace: dict[str, Any], channel: Channel) -> int:
 
 def serve(namespace: dict[str, Any], channel: Channel) -> None:
     """Answer the judge's calls."""
+    sandbox.lift_memory_limit()
     peer = Peer(channel)
     assert peer.handle(namespace) == NAMESPACE
     peer.serve()
@@ -120,12 +122,13 @@ def end(child: int) -> int:
 
 def end_others() -> None:
     """End what earlier code has left running, and forget what has ended."""
-    if os.getpid() == 1:  # of a process namespace, with all that is in it
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(-1, signal.SIGKILL)
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+    alone = os.getpid() == 1  # of a process namespace, with all that is in it
+    with contextlib.suppress(ChildProcessError, ProcessLookupError):
+        while True:
+            if alone:
+                os.kill(-1, signal.SIGKILL)
+            if not os.waitpid(-1, 0 if alone else os.WNOHANG)[0]:
+                return
 
 
 def silence() -> None:
@@ -138,8 +141,6 @@ def silence() -> None:
 def main() -> None:
     """Serve over this process's input and output, where there is no fork."""
     import torch
-
-    from autograder.execution import sandbox
 
     torch.set_num_threads(1)
     channel = PipeChannel(

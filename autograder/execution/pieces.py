@@ -80,7 +80,8 @@ class Runner:
         try:
             code = compile(piece.source, piece.filename, "exec", self.flags)
             self.flags |= code.co_flags & FUTURE
-            with time_limit(self.seconds):
+            late = f"it ran for more than {self.seconds:g} seconds"
+            with time_limit(self.seconds, TooLongError(late)):
                 exec(code, self.namespace)
             for name in DEFINES.findall(piece.source):
                 self.defined[name] = self.namespace[name]
@@ -109,14 +110,14 @@ class Runner:
 
 
 @contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    """Raise TooLongError in what runs too long, where there are alarms."""
+def time_limit(seconds: float, error: BaseException) -> Iterator[None]:
+    """Raise an error in what runs too long, where there are alarms."""
     if not hasattr(signal, "setitimer"):
         yield
         return
 
     def stop(*_: object) -> None:
-        raise TooLongError(f"it ran for more than {seconds:g} seconds")
+        raise error
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)

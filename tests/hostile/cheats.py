@@ -739,7 +739,7 @@ def forges_a_list_of_names(work):
 @case(loses=EVERYTHING, says="process")
 def says_ready_too_early(work):
     """The process says that it is ready, and then runs on."""
-    speaks(work, f'{{"ready": {{}}, "names": {list(NAMES)}}}')
+    speaks(work, f'{{"ready": {{}}, "names": {list(NAMES)}, "stopped": []}}')
 
 
 @case(loses=EVERYTHING, says="process")
