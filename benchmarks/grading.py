@@ -28,7 +28,6 @@ from rich.table import Table
 
 from autograder.chapters import ROOT, Chapter, find
 from autograder.course import Course
-from autograder.execution.launch import environment
 from autograder.release import release
 from autograder.sample_class import answered, reference_answers
 from contextlab.recorded import made_by
@@ -136,7 +135,7 @@ def run(command: list, cwd: Path = ROOT) -> None:
     ended = subprocess.run(
         [str(word) for word in command],
         cwd=cwd,
-        env=environment() | THREADS,
+        env=os.environ | THREADS,
         capture_output=True,
         text=True,
         check=False,
