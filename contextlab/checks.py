@@ -1,5 +1,7 @@
 """What the checks of the course say, and what they forbid."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -39,6 +41,43 @@ def assert_close(
     wrong = ~torch.isclose(got, expected, rtol=tolerance, atol=tolerance)
     if wrong.any():
         raise AssertionError(_furthest_off(got, expected, wrong, what))
+
+
+def assert_same(got: Any, expected: Any, what: str) -> None:
+    """Assert that plain data is what it should be, in words for a student.
+
+    Args:
+        got: what the student's code returned, whatever it is.
+        expected: whole numbers, texts, and lists and dicts of those. A tuple
+            may stand for a list, and a list for a tuple.
+        what: what the data is, as the subject of a sentence: "the list".
+
+    Raises:
+        AssertionError: names the first thing that differs.
+    """
+    if isinstance(expected, list | tuple):
+        assert isinstance(got, list | tuple), (
+            f"{what} should be a list, but is {describe_type(got)}."
+        )
+        for place, one in enumerate(expected[: len(got)]):
+            assert_same(got[place], one, f"entry {place} of {what}")
+        assert len(got) == len(expected), (
+            f"{what} should have {len(expected)} entries, but has {len(got)}."
+        )
+        return
+    assert type(got) is type(expected), (
+        f"{what} should be {expected!r:.60}, but is {describe_type(got)}."
+    )
+    if isinstance(expected, dict):
+        assert got.keys() == expected.keys(), (
+            f"{what} should have the keys {', '.join(map(str, expected))}."
+        )
+        for key, one in expected.items():
+            assert_same(got[key], one, f"{key!r} of {what}")
+        return
+    assert got == expected, (
+        f"{what} should be {expected!r:.60}, but is {got!r:.60}."
+    )
 
 
 def _furthest_off(

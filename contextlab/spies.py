@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from unittest.mock import patch
 
 from torch import Tensor, UntypedStorage
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -113,12 +114,15 @@ class Watch(Spy):
             in ``torch.ops.aten``.
         largest: the number of bytes of the largest tensor that was made. A
             view of another tensor is not made, whatever its shape.
+        held: the most bytes of the tensors made that existed at once.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: Counter[str] = Counter()
         self.largest = 0
+        self.held = 0
+        self._made: list[tuple[StorageWeakRef, int]] = []
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -135,16 +139,26 @@ class Watch(Spy):
                 memory = _memory(output)
                 if memory.data_ptr() not in old:
                     self.largest = max(self.largest, memory.nbytes())
+                    self._made.append(
+                        (StorageWeakRef(memory), memory.nbytes())
+                    )
+        self._made = [(ref, n) for ref, n in self._made if not ref.expired()]
+        self.held = max(self.held, sum(n for _, n in self._made))
         return made
 
     def seen(self) -> Any:
-        """Return the calls and the largest size, as JSON."""
-        return {"calls": dict(self.calls), "largest": self.largest}
+        """Return the calls and the sizes, as JSON."""
+        return {
+            "calls": dict(self.calls),
+            "largest": self.largest,
+            "held": self.held,
+        }
 
     def add(self, seen: Any) -> None:
         """Add the calls made elsewhere."""
         self.calls.update({str(k): int(n) for k, n in seen["calls"].items()})
         self.largest = max(self.largest, int(seen["largest"]))
+        self.held = max(self.held, int(seen["held"]))
 
 
 KINDS = {kind.__name__: kind for kind in (Forbid, Watch)}

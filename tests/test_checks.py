@@ -5,7 +5,12 @@ import math
 import pytest
 import torch
 
-from contextlab.checks import assert_close, forbid_autograd, forbid_softmax
+from contextlab.checks import (
+    assert_close,
+    assert_same,
+    forbid_autograd,
+    forbid_softmax,
+)
 
 RIGHT = torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.float64)
 
@@ -86,3 +91,28 @@ def test_autograd_is_forbidden_by_every_way_in():
             way()
     backward()
     assert leaf.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (None, "It should be a list, but is None"),
+        ([(1, 2)], "It should have 2 entries, but has 1"),
+        ([(1, 2), (3, 5)], "entry 1 of entry 1 of It should be 4, but is 5"),
+        ([(1, 2), (3, 4.0)], "of It should be 4, but is a float"),
+        ([(1, 2), (3, True)], "of It should be 4, but is a bool"),
+        ([(1, 2), (3, 4), 5], "It should have 2 entries, but has 3"),
+    ],
+)
+def test_plain_data_that_differs_is_put_into_words(wrong, says):
+    with pytest.raises(AssertionError, match=says):
+        assert_same(wrong, [(1, 2), (3, 4)], "It")
+
+
+def test_plain_data_that_is_the_same_passes():
+    assert_same(([1, 2], (3, 4)), [(1, 2), (3, 4)], "It")
+    assert_same({"b": "x", "a": 1}, {"a": 1, "b": "x"}, "It")
+    with pytest.raises(AssertionError, match="should have the keys a, b"):
+        assert_same({"a": 1}, {"a": 1, "b": "x"}, "It")
+    with pytest.raises(AssertionError, match="'a' of It should be 1"):
+        assert_same({"a": 2}, {"a": 1}, "It")

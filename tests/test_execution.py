@@ -500,11 +500,13 @@ def test_spies_see_what_happens_there(names):
         names("untiled")(q, k)
     assert seen.calls["mm"] == 1
     assert seen.largest == 30 * 30 * 8
+    assert seen.held >= seen.largest
     with Watch() as here:
         untiled = module(SOURCE, "untiled")
         untiled(q, k)
     assert here.calls == seen.calls
     assert here.largest == seen.largest
+    assert here.held == seen.held
 
 
 def test_lies_are_not_believed(names):

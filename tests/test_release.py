@@ -306,7 +306,7 @@ def test_release_of_a_bad_chapter_exits_with_2(copy, tmp_path):
 
 
 def test_an_unknown_chapter_exits_with_2(command, tmp_path):
-    ended = command("release", "flash", "--course", tmp_path / "course")
+    ended = command("release", "telepathy", "--course", tmp_path / "course")
     assert ended.code == 2
-    assert "there is no chapter 'flash'" in ended.err
+    assert "there is no chapter 'telepathy'" in ended.err
     assert not (tmp_path / "course").exists()

@@ -249,7 +249,7 @@ MISTAKES = {
             "in the text, as max and most_common do. Then the merges depend "
             "on the order of the words; take the pair with the smaller ids.",
             {_BEST: "max(counts, key=counts.get)"},
-            "test_bpe_train_breaks_ties_by_the_smaller_id",
+            "test_bpe_train_breaks_ties_by_id",
         ),
         Mistake(
             "ties go to the larger ids",
@@ -257,7 +257,7 @@ MISTAKES = {
             "ids, as max does with (count, pair). The smaller ids win: turn "
             "the sign of the count and take the minimum.",
             {_BEST: "max(counts, key=lambda pair: (counts[pair], pair))"},
-            "test_bpe_train_breaks_ties_by_the_smaller_id",
+            "test_bpe_train_breaks_ties_by_id",
         ),
         Mistake(
             "ties in the order of bytes",
@@ -269,7 +269,7 @@ MISTAKES = {
                     "[BYTES[i][0] if i < 256 else i for i in pair]))"
                 )
             },
-            "test_bpe_train_breaks_ties_by_the_smaller_id",
+            "test_bpe_train_breaks_ties_by_id",
         ),
         Mistake(
             "each word counts once",
@@ -284,7 +284,7 @@ MISTAKES = {
             "little and fit nowhere else: cut the text by split_words and "
             "count within the words.",
             {"split_words(text)": "[text]"},
-            "test_bpe_train_stops_when_nothing_is_left",
+            "test_bpe_train_stops_in_time",
         ),
         Mistake(
             "pairs two by two",
@@ -342,14 +342,14 @@ MISTAKES = {
             "You stop when no pair stands in the text twice. The contract "
             "goes on until no neighbours are left.",
             {"if not counts:": "if not counts or max(counts.values()) < 2:"},
-            "test_bpe_train_stops_when_nothing_is_left",
+            "test_bpe_train_stops_in_time",
         ),
         Mistake(
             "an error when nothing is left",
             "When every word has become a single token there is no pair to "
             "choose from. Return the merges that there are.",
             {"if not counts:": "if False:"},
-            "test_bpe_train_stops_when_nothing_is_left",
+            "test_bpe_train_stops_in_time",
         ),
         Mistake(
             "returns a dict",
@@ -378,21 +378,21 @@ MISTAKES = {
             "learned, and that gives other tokens: with bc learned before "
             "ab, “abc” is a, bc.",
             _longest_token_first,
-            "test_bpe_encode_merges_in_the_order_of_learning",
+            "test_bpe_encode_replays_the_order",
         ),
         Mistake(
             "the leftmost pair first",
             "You merge the leftmost pair that was ever merged. Of all pairs "
             "in the word, the one that was learned first has to go first.",
             {_FIRST: "pairs[0]"},
-            "test_bpe_encode_merges_in_the_order_of_learning",
+            "test_bpe_encode_replays_the_order",
         ),
         Mistake(
             "the last learned first",
             "You merge the pair that was learned last. The one that was "
             "learned first, which has the smallest id, has to go first.",
             {_FIRST: "max(pairs, key=rank.__getitem__)"},
-            "test_bpe_encode_merges_in_the_order_of_learning",
+            "test_bpe_encode_replays_the_order",
         ),
         Mistake(
             "a single merge",
@@ -421,7 +421,7 @@ MISTAKES = {
             "You merge across the borders of words. The training never did: "
             "cut the text by split_words first.",
             {"split_words(text)": "[text]"},
-            "test_bpe_encode_merges_in_the_order_of_learning",
+            "test_bpe_encode_replays_the_order",
         ),
         Mistake(
             "spaces lost",
@@ -580,7 +580,7 @@ MISTAKES = {
             "is cut at its end. The newest message is the question that the "
             "model has to answer: begin there.",
             _oldest_kept,
-            "test_fit_window_keeps_the_system_message_and_the_newest",
+            "test_fit_window_keeps_the_newest",
         ),
         Mistake(
             "the system message falls out",
@@ -589,56 +589,56 @@ MISTAKES = {
             {
                 'int(bool(messages) and messages[0]["role"] == "system")': "0",
             },
-            "test_fit_window_keeps_the_system_message_and_the_newest",
+            "test_fit_window_keeps_the_newest",
         ),
         Mistake(
             "the system message dropped",
             "You leave the system message out of what you return. It is kept "
             "first of all.",
             {"return system + others[first:]": "return others[first:]"},
-            "test_fit_window_keeps_the_system_message_and_the_newest",
+            "test_fit_window_keeps_the_newest",
         ),
         Mistake(
             "the system message twice",
             "Your system message is also one of the others, so that it may "
             "be kept twice.",
             {"messages[n_system:]": "messages[:]"},
-            "test_fit_window_keeps_the_system_message_and_the_newest",
+            "test_fit_window_keeps_the_newest",
         ),
         Mistake(
             "the system message for free",
             "You don't count the tokens of the system message. The model "
             "reads it like all the others.",
             {" - sum(count(message) for message in system)": ""},
-            "test_fit_window_keeps_the_system_message_and_the_newest",
+            "test_fit_window_keeps_the_newest",
         ),
         Mistake(
             "no room for the answer",
             "You fill the whole window with the conversation. The answer has "
             "to fit into it, too: take `reserve` away first.",
             {"room = window - reserve -": "room = window -"},
-            "test_fit_window_reserves_room_for_the_answer",
+            "test_fit_window_keeps_the_reserve",
         ),
         Mistake(
             "the reserve added",
             "You add the reserve to the window. It is a part of the window "
             "that is kept free: take it away.",
             {"room = window - reserve -": "room = window + reserve -"},
-            "test_fit_window_reserves_room_for_the_answer",
+            "test_fit_window_keeps_the_reserve",
         ),
         Mistake(
             "a full window refused",
             "A message that fills the window to the last token fits. You want "
             "at least one token to be left over.",
             {"if room < 0:": "if room <= 0:"},
-            "test_fit_window_keeps_the_system_message_and_the_newest",
+            "test_fit_window_keeps_the_newest",
         ),
         Mistake(
             "one message too many",
             "You keep the message at which the room runs out: what you return "
             "is longer than the window. Leave it out, too.",
             {"            break": "            first -= 1\n            break"},
-            "test_fit_window_keeps_the_system_message_and_the_newest",
+            "test_fit_window_keeps_the_newest",
         ),
         Mistake(
             "a gap",
@@ -664,7 +664,7 @@ MISTAKES = {
                     "return system + others[first:][::-1]"
                 )
             },
-            "test_fit_window_keeps_the_system_message_and_the_newest",
+            "test_fit_window_keeps_the_newest",
         ),
         Mistake(
             "characters counted",
@@ -676,7 +676,7 @@ MISTAKES = {
                 ),
                 "room -= count(message)": 'room -= len(message["content"])',
             },
-            "test_fit_window_keeps_the_system_message_and_the_newest",
+            "test_fit_window_keeps_the_newest",
         ),
         Mistake(
             "nothing to answer",
@@ -684,7 +684,7 @@ MISTAKES = {
             "message alone, and the model answers nobody. Raise a "
             "ValueError, so that the caller can shorten the message.",
             {"if room < 0 and first == len(others):": "if False:"},
-            "test_fit_window_refuses_what_can_not_fit",
+            "test_fit_window_without_room",
         ),
         Mistake(
             "changes its input",
@@ -697,7 +697,7 @@ MISTAKES = {
                     "    return messages"
                 )
             },
-            "test_fit_window_keeps_the_system_message_and_the_newest",
+            "test_fit_window_keeps_the_newest",
         ),
         Mistake(
             "returns texts",
@@ -708,7 +708,7 @@ MISTAKES = {
                     "return [m['content'] for m in system + others[first:]]"
                 )
             },
-            "test_fit_window_keeps_the_system_message_and_the_newest",
+            "test_fit_window_keeps_the_newest",
         ),
     ],
 }

@@ -18,8 +18,15 @@ import torch
 from torch import Tensor
 
 HERE = Path(__file__).parent
-NAMES = ("attention_explorer", "mask_explorer")
+NAMES = (
+    "attention_explorer",
+    "mask_explorer",
+    "tile_explorer",
+    "wall_explorer",
+    "window_explorer",
+)
 MOST = 12  # the largest mask that fits a phone
+WALL = range(7, 24)  # lengths of the wall explorer, as powers of two
 IMPORT = re.compile(r'^import [^;]* from "\./(\w+)\.js";\n', re.MULTILINE)
 
 
@@ -167,6 +174,145 @@ def mask_explorer(n_queries: int = 4, n_keys: int = 6) -> Any:
     }
     head = ["key", *map(str, range(n_keys))]
     return figure("mask_explorer", state, table(title, head, rows))
+
+
+def window_explorer(
+    messages: Sequence[dict[str, str]],
+    merges: Sequence[tuple[int, int]],
+    count: Callable[[dict[str, str]], int],
+    *,
+    window: int = 256,
+    reserve: int = 40,
+) -> Any:
+    """Show which messages of a conversation still fit a model's window.
+
+    Whoever types goes on with the conversation and sees the oldest messages
+    fall out, all but the system's.
+
+    Args:
+        messages: each has a "role" and a "content"; the oldest is first.
+        merges: what ``bpe_train`` returned: with it, the figure counts the
+            tokens of what is typed.
+        count: returns the number of tokens of a message.
+        window: how many tokens the model can hold at first, 64 to 512.
+        reserve: how many of them are left for its answer, 0 to 128.
+
+    Raises:
+        ValueError: if a number lies outside its range, or there is no
+            message.
+    """
+    if not messages:
+        raise ValueError("a conversation needs at least one message")
+    if not (64 <= window <= 512 and 0 <= reserve <= 128):
+        raise ValueError(
+            "the figure needs a window of 64 to 512 tokens and a reserve of "
+            f"0 to 128, not {window} and {reserve}"
+        )
+    costs = [count(message) for message in messages]
+    rows = [
+        [f"{m['role']}: {m['content']}", str(cost), str(sum(costs[n:]))]
+        for n, (m, cost) in enumerate(zip(messages, costs, strict=True))
+    ]
+    title = f"What fits {window} tokens, {reserve} of them for the answer?"
+    head = ["message", "tokens", "from here to the end"]
+    state = {
+        "messages": [dict(message) for message in messages],
+        "merges": [list(pair) for pair in merges],
+        "window": window,
+        "reserve": reserve,
+        "draft": "",
+    }
+    return figure("window_explorer", state, table(title, head, rows))
+
+
+def tile_explorer(
+    n: int = 12, width: int = 4, block_q: int = 4, block_k: int = 4
+) -> Any:
+    """Show FlashAttention tile by tile, and the bytes that it moves.
+
+    Args:
+        n: how many queries there are, and how many keys.
+        width: of queries, keys, values and outputs.
+        block_q: how many queries a tile has at first.
+        block_k: how many keys a tile has at first.
+
+    Raises:
+        ValueError: unless both tiles fit 1 ≤ block ≤ n ≤ 12 and width ≥ 1.
+    """
+    blocks_fit = 1 <= min(block_q, block_k) <= max(block_q, block_k) <= n
+    if not (blocks_fit and n <= MOST and width >= 1):
+        raise ValueError(
+            f"the figure needs 1 ≤ block_q, block_k ≤ n ≤ {MOST} and "
+            f"width ≥ 1, not {block_q}, {block_k}, {n} and {width}"
+        )
+    moved, rows = 0, []  # in numbers of two bytes
+    for top in range(0, n, block_q):
+        n_rows = min(block_q, n - top)
+        for left in range(0, n, block_k):
+            n_columns = min(block_k, n - left)
+            moved += 2 * n_columns * width  # keys and values in
+            if left == 0:
+                moved += n_rows * width  # queries in
+            if left + n_columns == n:
+                moved += n_rows * (width + 1)  # output and LSE out
+            pair = f"{top} to {top + n_rows - 1}"
+            keys = f"{left} to {left + n_columns - 1}"
+            rows.append([pair, keys, f"{2 * moved:,}"])
+    naive = 2 * (4 * n * width + 4 * n * n)
+    title = f"Bytes moved, tile by tile; the naive way moves {naive:,}"
+    state = {
+        "n": n,
+        "width": width,
+        "block_q": block_q,
+        "block_k": block_k,
+        "step": 0,
+    }
+    head = ["queries", "keys", "bytes so far"]
+    return figure("tile_explorer", state, table(title, head, rows))
+
+
+def wall_explorer(
+    models: dict[str, tuple[int, int, int]],
+    memories: dict[str, int],
+    *,
+    n_tokens: int = 1_024,
+) -> Any:
+    """Show how pairs, bytes and FLOPs grow with the text, beside a line.
+
+    Args:
+        models: by name, the number of layers, of heads in each, and the width
+            of a head. Scores are float32, and all of them are kept.
+        memories: by name, how many bytes a machine has.
+        n_tokens: the length at first, a power of two.
+
+    Raises:
+        ValueError: if there is no model, or the length is no power of two
+            from 128 to 8,388,608.
+    """
+    if not models:
+        raise ValueError("the figure needs at least one model")
+    if n_tokens not in (2**power for power in WALL):
+        raise ValueError(
+            f"n_tokens must be a power of two from {2 ** WALL[0]:,} to "
+            f"{2 ** WALL[-1]:,}, not {n_tokens:,}"
+        )
+    rows = []
+    for name, (layers, heads, width) in models.items():
+        for n in (n_tokens, 2 * n_tokens, 4 * n_tokens):
+            pairs = layers * heads * n * n
+            counts = (pairs, 4 * pairs, 4 * pairs * width)
+            rows.append([f"{name}, {n:,} tokens", *(f"{c:,}" for c in counts)])
+    state = {
+        "models": [[name, *sizes] for name, sizes in models.items()],
+        "memories": [list(pair) for pair in memories.items()],
+        "powers": [WALL[0], WALL[-1]],
+        "power": n_tokens.bit_length() - 1,
+        "model": 0,
+        "count": "bytes",
+    }
+    title = "Twice the text: four times the pairs, bytes and FLOPs"
+    head = ["model and text", "pairs", "bytes", "FLOPs"]
+    return figure("wall_explorer", state, table(title, head, rows))
 
 
 def table(title: str, head: list[str], rows: list[list[str]]) -> str:
