@@ -180,7 +180,7 @@ def test_a_broken_notebook_is_one_line(command, tmp_path, content, says):
 def test_used_wrongly(command, tmp_path):
     ended = command("check", "flashattention")
     assert ended.code == 2
-    assert "the chapters are: attention" in ended.err
+    assert "the chapters are: tokens, attention" in ended.err
     path = tmp_path / "answers.txt"
     path.write_text("")
     assert command("check", "attention", path).code == 2
