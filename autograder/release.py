@@ -158,6 +158,8 @@ def bundle(notebooks: Iterable[Path], folder: Path) -> Path:
     shutil.copytree(
         ROOT / "contextlab", new / "contextlab", ignore=NOT_BUNDLED
     )
+    scale = Path("book", "_data", "scale")
+    shutil.copytree(ROOT / scale, new / scale)
     for notebook in notebooks:
         shutil.copy(notebook, new)
     new.joinpath("requirements.txt").write_text(requirements)

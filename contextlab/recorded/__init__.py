@@ -28,7 +28,7 @@ def made_by(script: str) -> dict[str, Any]:
     """Say how a result came about: by what, where, with what and when."""
     return {
         "script": script,
-        "device": _processor(),
+        "device": processor(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -36,7 +36,8 @@ def made_by(script: str) -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name this machine's processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
