@@ -17,22 +17,33 @@ KEPT = (
     "SYSTEMROOT",
     "XDG_CACHE_HOME",
 )
+# A fork copies the tables of all pages, of which huge ones have a hundredth:
+# 1.4 ms instead of 6 with PyTorch imported. Linux's C library alone obeys.
+HUGE_PAGES = {
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+    "PYTHONMALLOC": "malloc",
+}
 
 
 def environment() -> dict[str, str]:
     """Return all that a student's process learns of the environment."""
-    return {k: v for k, v in os.environ.items() if k in KEPT} | {
-        "CONTEXTLAB_GRADING": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-        "HOME": "/tmp",
-        "LANG": "C.UTF-8",
-        "MKL_NUM_THREADS": "1",
-        "MPLBACKEND": "agg",
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONUTF8": "1",
-    }
+    kept = {k: v for k, v in os.environ.items() if k in KEPT}
+    return (
+        kept
+        | HUGE_PAGES
+        | {
+            "CONTEXTLAB_GRADING": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+            "HOME": "/tmp",
+            "LANG": "C.UTF-8",
+            "MKL_NUM_THREADS": "1",
+            "MPLBACKEND": "agg",
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONUTF8": "1",
+        }
+    )
 
 
 def start_nursery() -> tuple[subprocess.Popen, Channel]:
