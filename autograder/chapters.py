@@ -34,6 +34,9 @@ PAGE_ONLY = "page-only"
 BEGIN_SOLUTION = "### BEGIN SOLUTION"
 
 
+NOT_WRITTEN = "is not written yet."  # what is said of an open exercise
+
+
 @dataclass(frozen=True)
 class Check:
     """One check of an exercise: a test function and what it is worth."""

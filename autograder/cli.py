@@ -105,6 +105,30 @@ def check(
 
 
 @app.command()
+def progress(
+    folder: Annotated[
+        Path, typer.Argument(help="Where your notebooks are.")
+    ] = Path(),
+) -> None:
+    """Say which exercises you have solved, and what to do next.
+
+    Example: `python -m autograder progress`
+    """
+    from autograder.progress import progress
+
+    rows = list(
+        track(
+            progress(folder),
+            "Checking",
+            total=len(select([])),
+            console=errors,
+            transient=True,
+        )
+    )
+    console.print(show.progress(rows))
+
+
+@app.command()
 def gate(chapters: ChapterNames = None) -> None:
     """Prove that each known mistake is caught and each right answer passes.
 
@@ -206,7 +230,7 @@ def grade(
     from autograder.engine import FLOOR, LEVELS
     from autograder.grading import grade
 
-    with progress() as bar:
+    with counter() as bar:
         task = bar.add_task("Grading", total=None)
         batch = grade(
             Course(course.resolve()),
@@ -256,7 +280,7 @@ def feedback(
     with opened.gradebook() as gradebook:
         opened.update_late_penalties(gradebook)
     failed = 0
-    with progress() as bar:
+    with counter() as bar:
         for one in bar.track(graded, description="Writing"):
             try:
                 feedback(one)
@@ -347,7 +371,7 @@ def doctor() -> None:
     raise typer.Exit(1 if fell_short else 0)
 
 
-def progress() -> Progress:
+def counter() -> Progress:
     """Return a bar for work that takes its time."""
     return Progress(
         TextColumn("{task.description}"),

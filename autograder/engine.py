@@ -139,12 +139,15 @@ def imports(chapter: Chapter) -> list[str]:
     return list(found)
 
 
-def judge(chapter: Chapter, path: Path) -> dict[str, Any]:
+def judge(
+    chapter: Chapter, path: Path, station: Station | None = None
+) -> dict[str, Any]:
     """Judge a student's notebook or module, on the student's own machine.
 
     Args:
         chapter: the chapter that it answers.
         path: a ``.ipynb`` or a ``.py`` file.
+        station: who judges; by default one for this alone.
 
     Returns:
         As ``Station.judge``; ``notes`` begin with what was mended.
@@ -152,11 +155,13 @@ def judge(chapter: Chapter, path: Path) -> dict[str, Any]:
     Raises:
         CourseError: if the file is missing or can't be read.
     """
-    # The station starts while this process reads the chapter and the file.
-    with Station(floor=LEVELS[0], warm=False) as station:
-        chapter.exercises  # noqa: B018 — what is wrong with it is said first
-        handed_in = read(chapter, path)
-        judged = station.judge(chapter.name, handed_in.cells)
+    if station is None:
+        # It starts while this process reads the chapter and the file.
+        with Station(floor=LEVELS[0], warm=False) as station:
+            return judge(chapter, path, station)
+    chapter.exercises  # noqa: B018 — what is wrong with it is said first
+    handed_in = read(chapter, path)
+    judged = station.judge(chapter.name, handed_in.cells)
     judged["notes"] = [*handed_in.flags, *judged["notes"]]
     return judged
 

@@ -31,7 +31,7 @@ from nbgrader.api import (
 from sqlalchemy import select
 
 from autograder import pool
-from autograder.chapters import Chapter
+from autograder.chapters import NOT_WRITTEN, Chapter
 from autograder.course import TIMESTAMP, Course
 from autograder.engine import FLOOR
 from autograder.errors import CourseError
@@ -41,7 +41,6 @@ from autograder.misconceptions import catalogue
 from autograder.submissions import HandedIn, blank, read
 
 LOCK = ".grading.lock"
-NOT_WRITTEN = "is not written yet."
 EXCHANGE_MARKS = (TIMESTAMP, "submission_secret.txt")
 MOST_MARK = 1_000  # bytes
 PASSED = "Passed."

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from autograder.chapters import Chapter, Check, Exercise
+from autograder.chapters import NOT_WRITTEN, Chapter, Check, Exercise
 from autograder.diagnosis import diagnose
 from autograder.execution.errors import own_line, printable
 from autograder.execution.wire import DeadlineError, WireError
@@ -129,7 +129,7 @@ def meddled(
 def describe(name: str, error: BaseException) -> str:
     """Put an exception into a sentence, with the student's own line."""
     if isinstance(error, NotImplementedError):
-        return f"{name} is not written yet."
+        return f"{name} {NOT_WRITTEN}"
     if isinstance(error, AssertionError) and str(error):
         return printable(str(error))
     text = f"{name} raised {type(error).__name__}: {error}".rstrip(": ")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # the gate imports torch, which a usage error needn't
     from autograder.doctor import Finding
     from autograder.gate import Row
     from autograder.grading import Batch, Verdict
+    from autograder.progress import Progress
     from autograder.report import Grades
 
 BAR = 30  # characters of the longest
@@ -73,6 +74,31 @@ def _reasons(exercise: dict) -> list[Text]:
     for message, name in reversed(messages.items()):
         reasons.append(Text.from_markup(f"[dim]{name}:[/] {escape(message)}"))
     return reasons
+
+
+def progress(rows: list[Progress]) -> RenderableType:
+    """Show how far somebody has come, and what to do next."""
+    table = Table("Chapter", "", "Exercises", "Points", **TABLE)
+    table.columns[2].justify = table.columns[3].justify = "right"
+    for row in rows:
+        exercises, most = row.chapter.exercises, row.chapter.max_points
+        blocks = round(10 * row.done / len(exercises))
+        table.add_row(
+            escape(f"{row.chapter.stem[:2]} {row.chapter.title}"),
+            f"[green]{'█' * blocks}[/][dim]{'░' * (10 - blocks)}[/]",
+            f"{row.done}/{len(exercises)}",
+            f"{row.points:g}/{most:g}",
+        )
+    open_ = [row for row in rows if row.next]
+    if not open_:
+        return Group(table, "", Text("All is solved.", style="bold green"))
+    first = max(open_, key=lambda row: bool(row.exercises or row.problem))
+    return Group(
+        table,
+        "",
+        Text(f"Next, in {first.chapter.title}:", style="bold"),
+        Padding(Text(_line(first.next)), (0, 0, 0, 4)),
+    )
 
 
 def gate(rows: list[Row]) -> RenderableType:

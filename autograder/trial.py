@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from autograder import judging
-from autograder.chapters import Chapter, Check, Exercise
+from autograder.chapters import NOT_WRITTEN, Chapter, Check, Exercise
 from autograder.execution.pieces import time_limit
 from autograder.execution.wire import (
     DeadlineError,
@@ -23,7 +23,6 @@ from autograder.outside import (
     TrustedPeer,
 )
 
-NOT_WRITTEN = "is not written yet."
 IMPORTED = """
 def imported_modules():
     import sys

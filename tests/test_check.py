@@ -15,6 +15,7 @@ __all__ = ["command"]
 
 COMMANDS = (
     "check",
+    "progress",
     "gate",
     "release",
     "sample",
