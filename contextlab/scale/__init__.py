@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 DATA = Path(__file__).resolve().parents[2] / "book" / "_data" / "scale"
-LABS = ("quadratic", "flash")
+LABS = ("quadratic", "flash", "kvcache", "mla", "sparse", "ssm")
 
 Record = dict[str, Any]
 

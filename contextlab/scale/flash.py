@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from contextlab import figures, scale
+from contextlab.measuring import in_words
+from contextlab.scale import drawing
 from contextlab.scale.device import DEVICE, DTYPE, HAS_GPU, measure, median
 
 FUNCTIONS = ()  # PyTorch's operators alone would take minutes
@@ -165,33 +167,16 @@ def tflops(row: dict[str, Any]) -> float:
 
 def draw(record: scale.Record) -> Figure:
     """Draw operations a second and extra memory against the length."""
-    import matplotlib.pyplot as plt
-
-    fig, (left, right) = plt.subplots(1, 2, figsize=(7.6, 4))
-    for what, color in COLORS.items():
-        rows = [r for r in record["rows"] if r["what"] == what and "ms" in r]
-        if rows:
-            lengths = [r["n"] for r in rows]
-            speeds = [tflops(r) for r in rows]
-            extra = [r["bytes"] for r in rows]
-            left.plot(lengths, speeds, "o-", color=color)
-            right.plot(lengths, extra, "o-", color=color, label=what)
-    most = record["limits"]["matmul"] / 1e12
-    left.axhline(most, color=figures.FAINT, linestyle="--")
-    left.annotate(
-        "a large matrix product",
-        (0.02, most),
-        xycoords=("axes fraction", "data"),
-        va="bottom",
-        color=figures.INK,
+    fig, (left, right) = drawing.panels(
+        record,
+        COLORS,
+        {"Speed": ("TFLOP/s", tflops), "Extra memory": drawing.MEMORY},
     )
-    right.axhline(
-        record["limits"]["memory"], color=figures.FAINT, linestyle="--"
+    n, limits = drawing.lengths(record), record["limits"]
+    most = limits["matmul"] / 1e12
+    drawing.limit(left, "a large matrix product", n, [most] * len(n))
+    drawing.limit(
+        right, in_words(limits["memory"]), n, [limits["memory"]] * len(n)
     )
-    left.set(title="Speed", ylabel="TFLOP/s", ylim=(0, most * 1.12))
-    right.set(title="Extra memory", ylabel="bytes", yscale="log")
-    for ax in (left, right):
-        ax.set(xscale="log", xlabel="tokens")
-    fig.legend(loc="outside lower center", ncols=2)
-    fig.suptitle(scale.source(record), fontsize=9)
+    left.set(yscale="linear", ylim=(0, most * 1.12))
     return fig

@@ -9,13 +9,8 @@ from matplotlib.figure import Figure
 
 from contextlab import figures, scale
 from contextlab.measuring import in_words
-from contextlab.scale.device import (
-    DEVICE,
-    HAS_GPU,
-    free_bytes,
-    measure,
-    median,
-)
+from contextlab.scale import drawing
+from contextlab.scale.device import DEVICE, HAS_GPU, free_bytes, measure
 
 FUNCTIONS = ("attention.attention", "quadratic.chunked_attention")
 WIDTH = 64
@@ -54,59 +49,26 @@ def ended(rows: list[dict[str, Any]], what: str) -> bool:
 
 def draw(record: scale.Record) -> Figure:
     """Draw time and memory against the length, with what limits them."""
-    import matplotlib.pyplot as plt
-
-    fig, (left, right) = plt.subplots(1, 2, figsize=(7.6, 4))
-    for what, color in ((WHOLE, figures.KEY), (CHUNKS, figures.QUERY)):
-        rows = [r for r in record["rows"] if r["what"] == what]
-        done = [r for r in rows if "ms" in r]
-        lengths = [r["n"] for r in done]
-        left.plot(lengths, [median(r) for r in done], "o-", color=color)
-        right.plot(
-            lengths, [r["bytes"] for r in done], "o-", color=color, label=what
-        )
-        for row in rows:
-            if "end" in row:
-                right.axvline(row["n"], color=color, linestyle=":")
-                left.axvline(row["n"], color=color, linestyle=":")
-                left.annotate(
-                    row["end"],
-                    (row["n"], 0.96),
-                    xycoords=("data", "axes fraction"),
-                    ha="right",
-                    va="top",
-                    rotation=90,
-                    color=color,
-                )
-    _limits(record, left, right)
-    left.set(title="Time", ylabel="milliseconds")
-    right.set(title="Extra memory", ylabel="bytes")
-    for ax in (left, right):
-        ax.set(xscale="log", yscale="log", xlabel="tokens")
-    fig.legend(loc="outside lower center", ncols=2)
-    fig.suptitle(scale.source(record), fontsize=9)
-    return fig
-
-
-def _limits(record: scale.Record, left: Any, right: Any) -> None:
-    """Draw the least time that the matrix takes to move, and the memory."""
-    lengths = sorted({r["n"] for r in record["rows"] if "ms" in r})
-    # The scores are written once and read once, by each of three operators.
-    least = [2 * 4 * n**2 / record["limits"]["copy"] * 1e3 for n in lengths]
-    left.plot(lengths, least, "--", color=figures.FAINT)
-    left.annotate(
-        "moving the\nmatrix once",
-        (lengths[1], least[1]),
-        color=figures.INK,
-        va="top",
-        fontsize=9,
+    fig, (left, right) = drawing.panels(
+        record,
+        {WHOLE: figures.KEY, CHUNKS: figures.QUERY},
+        {"Time": drawing.TIME, "Extra memory": drawing.MEMORY},
     )
+    n = [r["n"] for r in record["rows"] if r["what"] == WHOLE and "ms" in r]
+    once = [2 * 4 * x**2 / record["limits"]["copy"] * 1e3 for x in n]
+    drawing.limit(left, "the matrix, written\nand read once", n, once)
     memory = record["limits"]["memory"]
-    right.axhline(memory, color=figures.FAINT, linestyle="--")
-    right.annotate(
-        in_words(memory),
-        (0.02, memory),
-        xycoords=("axes fraction", "data"),
-        va="bottom",
-        color=figures.INK,
-    )
+    drawing.limit(right, in_words(memory), n, [memory] * len(n))
+    for row in record["rows"]:
+        if "end" in row:
+            for ax in (left, right):
+                ax.axvline(row["n"], color=figures.KEY, linestyle=":")
+            left.annotate(
+                row["end"],
+                (row["n"], 0.04),
+                xycoords=("data", "axes fraction"),
+                ha="right",
+                rotation=90,
+                color=figures.KEY,
+            )
+    return fig
