@@ -70,6 +70,9 @@ class Spy:
     def add(self, seen: Any) -> None:
         """Add what a spy of the same kind has seen elsewhere."""
 
+    def receive(self, tensors: list[Tensor]) -> None:
+        """Look at tensors that have come from another process."""
+
 
 class Forbid(Spy):
     """Make something that an exercise is to do by hand raise.
@@ -114,7 +117,10 @@ class Watch(Spy):
             in ``torch.ops.aten``.
         largest: the number of bytes of the largest tensor that was made. A
             view of another tensor is not made, whatever its shape.
-        held: the most bytes of the tensors made that existed at once.
+        held: the most bytes of the tensors made that existed at once; what
+            a function of another process returned counts as made.
+        copied: the bytes that ``copy_`` has written, which is what a deep
+            copy and an assignment to a part of a tensor come down to.
     """
 
     def __init__(self) -> None:
@@ -122,6 +128,7 @@ class Watch(Spy):
         self.calls: Counter[str] = Counter()
         self.largest = 0
         self.held = 0
+        self.copied = 0
         self._made: list[tuple[StorageWeakRef, int]] = []
 
     @contextmanager
@@ -134,17 +141,29 @@ class Watch(Spy):
         old = {_memory(x).data_ptr() for x in given if isinstance(x, Tensor)}
         made = run()
         self.calls[name] += 1
+        if name == "copy_":
+            self.copied += made.nbytes
         for output in tree_leaves(made):
             if isinstance(output, Tensor):
                 memory = _memory(output)
                 if memory.data_ptr() not in old:
                     self.largest = max(self.largest, memory.nbytes())
-                    self._made.append(
-                        (StorageWeakRef(memory), memory.nbytes())
-                    )
+                    self._hold(memory)
+        self._sum_up()
+        return made
+
+    def receive(self, tensors: list[Tensor]) -> None:
+        """Count what has come from another process as held."""
+        for tensor in tensors:
+            self._hold(_memory(tensor))
+        self._sum_up()
+
+    def _hold(self, memory: UntypedStorage) -> None:
+        self._made.append((StorageWeakRef(memory), memory.nbytes()))
+
+    def _sum_up(self) -> None:
         self._made = [(ref, n) for ref, n in self._made if not ref.expired()]
         self.held = max(self.held, sum(n for _, n in self._made))
-        return made
 
     def seen(self) -> Any:
         """Return the calls and the sizes, as JSON."""
@@ -152,6 +171,7 @@ class Watch(Spy):
             "calls": dict(self.calls),
             "largest": self.largest,
             "held": self.held,
+            "copied": self.copied,
         }
 
     def add(self, seen: Any) -> None:
@@ -159,6 +179,7 @@ class Watch(Spy):
         self.calls.update({str(k): int(n) for k, n in seen["calls"].items()})
         self.largest = max(self.largest, int(seen["largest"]))
         self.held = max(self.held, int(seen["held"]))
+        self.copied += int(seen["copied"])
 
 
 KINDS = {kind.__name__: kind for kind in (Forbid, Watch)}
@@ -198,6 +219,22 @@ def asleep() -> Iterator[None]:
         yield
     finally:
         Spy.asleep -= 1
+
+
+def received(value: Any, known: set[int]) -> None:
+    """Show the spies the tensors of a value that has come from elsewhere.
+
+    Args:
+        value: what a function of another process has returned.
+        known: where the memory begins that was here before.
+    """
+    new = [
+        leaf
+        for leaf in tree_leaves(value)
+        if isinstance(leaf, Tensor) and _memory(leaf).data_ptr() not in known
+    ]
+    for spy in Spy.active:
+        spy.receive(new)
 
 
 @contextmanager

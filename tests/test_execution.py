@@ -47,6 +47,10 @@ def zero(x):
     x.zero_()
 
 
+def gather(draw, size, unused):
+    return len([draw(size) for _ in range(3)])
+
+
 def rows(x):
     return x[1:], x
 
@@ -507,6 +511,19 @@ def test_spies_see_what_happens_there(names):
     assert here.calls == seen.calls
     assert here.largest == seen.largest
     assert here.held == seen.held
+
+
+def test_a_spy_sees_what_functions_of_a_check_have_returned(names):
+    def draw(size):
+        return torch.zeros(size), (torch.ones(size),)
+
+    given, unused = torch.zeros(50), torch.zeros(3)
+    with Watch() as seen:
+        names("gather")(draw, 50, unused)
+    assert seen.held == 3 * 2 * 50 * 4
+    with Watch() as seen:
+        names("gather")(lambda x: x, given, unused)
+    assert seen.held == 0  # it came from there
 
 
 def test_lies_are_not_believed(names):

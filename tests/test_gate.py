@@ -23,6 +23,21 @@ ACCEPTED_ELSEWHERE = {
     },
     "multihead": {"MultiHeadAttention": {"returns its input"}},
     "flash": {"flash_attention": {"untiled"}},
+    "kvcache": {"greedy_decode": {"the cache is never used"}},
+    "rope": {
+        "inverse_frequencies": {"base hard-coded"},
+        "rotary_table": {"positions ignored"},
+        "apply_rope": {
+            "no rotation",
+            "k never rotated",
+            "the other way round",
+        },
+    },
+    "mla": {
+        "grouped_query_attention": {"head h reads head h mod G"},
+        "MultiHeadLatentAttention": {"scaled by √nope"},
+    },
+    "ssm": {"selective_scan": {"Δ forgotten in ā", "wrong sign"}},
 }
 by_name = pytest.mark.parametrize("chapter", chapters(), ids=lambda c: c.name)
 

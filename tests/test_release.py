@@ -93,7 +93,7 @@ def test_nothing_that_is_kept_back_is_handed_out(course, chapter):
             text = "\n".join(cell.source for cell in cells)
             assert not any(cell.get("outputs") for cell in cells)
         else:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8", errors="replace")
         is_another = path.suffix == ".ipynb" and path.stem != chapter.stem
         secret = elsewhere if is_another else own
         assert {line for line in secret if line in text} == set(), path
@@ -104,7 +104,7 @@ def test_the_bundle_holds_notebooks_contextlab_and_requirements(course):
     bundle = course.root / BUNDLE
     notebooks = {f"{chapter.stem}.ipynb" for chapter in chapters()}
     found = {path.name for path in bundle.iterdir()}
-    assert found == notebooks | {"contextlab", "requirements.txt"}
+    assert found == notebooks | {"book", "contextlab", "requirements.txt"}
     kinds = {p.suffix for p in bundle.rglob("contextlab/**/*") if p.is_file()}
     assert ".py" in kinds
     assert ".pyc" not in kinds

@@ -12,14 +12,32 @@ import pytest
 import torch
 from playwright.sync_api import Browser, Page
 
-from contextlab import figures, tokens, widgets
+from contextlab import conversation, figures, tokens, widgets
+from contextlab.sharing import PUBLISHED
 from solutions.flash import hbm_bytes
+from solutions.kvcache import kv_cache_bytes
+from solutions.memory import VectorMemory
+from solutions.mla import mla_cache_bytes
 from solutions.quadratic import (
     attention_flops,
     attention_pairs,
     score_bytes,
 )
+from solutions.ring import causal_work, zigzag_split
+from solutions.rope import inverse_frequencies, rotary_table
+from solutions.sparse import (
+    global_mask,
+    receptive_field,
+    sliding_window_mask,
+    strided_mask,
+)
+from solutions.ssm import discretize, scan_sequential
 from solutions.tokens import bpe_encode, bpe_train, fit_window
+from solutions.yarn import (
+    interpolated_frequencies,
+    ntk_frequencies,
+    yarn_frequencies,
+)
 from tests.browsing import browser
 from tests.test_tokens import HOSTILE
 
@@ -477,6 +495,78 @@ def test_tiles_that_do_not_fit_are_refused() -> None:
             widgets.tile_explorer(*sizes)
 
 
+# ------------------------------------------------------- The mask painter
+
+
+def painted(page: Page) -> torch.Tensor:
+    """Return the mask that is drawn, as booleans."""
+    names = page.locator(".cw-paint span").evaluate_all(
+        "cells => cells.map((cell) => cell.classList.contains('cw-may'))"
+    )
+    n = math.isqrt(len(names))
+    return torch.tensor(names).view(n, n)
+
+
+@pytest.mark.usefixtures("on_page")
+@pytest.mark.parametrize(
+    ("window", "stride", "n_global", "causal"),
+    [(4, 0, 0, True), (1, 5, 0, True), (3, 0, 2, False), (2, 4, 1, True)],
+)
+def test_the_mask_painter_equals_the_reference(
+    bare: Page, window: int, stride: int, n_global: int, causal: bool
+) -> None:
+    figure = widgets.mask_painter(
+        12, window=window, stride=stride, n_global=n_global, causal=causal,
+        n_layers=3,
+    )  # fmt: skip
+    mount(bare, "mask_painter", figure)
+    right = sliding_window_mask(12, 12, window, causal)
+    right |= global_mask(12, 12, range(n_global), causal)
+    if stride:
+        right |= strided_mask(12, 12, stride, causal)
+    assert torch.equal(painted(bare), right)
+    pairs = int(right.sum())
+    numbers = bare.locator(".cw-numbers").inner_text()
+    assert f"{pairs} of 144 pairs" in numbers
+    assert f"{4 * pairs * 64:,} FLOPs" in numbers
+    assert f"{pairs} of 144 pairs" in figure.without
+    reach = int(receptive_field([right] * 3)[-1].sum())
+    assert f"hears of {reach}," in bare.get_by_role("status").inner_text()
+    assert f"<td>{reach}</td></tr></tbody>" in figure.without
+
+
+@pytest.mark.usefixtures("on_page")
+def test_the_mask_painter_by_keyboard(bare: Page) -> None:
+    mount(bare, "mask_painter", widgets.mask_painter(n_layers=1))
+    said = bare.get_by_role("status")
+    assert said.inner_text() == (
+        "Token 23 sees 4 tokens; through 1 layer it hears of 4, the farthest "
+        "at 20."
+    )
+    bare.get_by_label("Layers:").press("ArrowRight")
+    assert "hears of 7, the farthest at 17." in said.inner_text()
+    bare.get_by_label("Key:").press("Home")
+    bare.get_by_role("button", name="Paint this pair").press("Enter")
+    assert bool(painted(bare)[23, 0])
+    assert "the farthest at 0." in said.inner_text()
+    bare.get_by_role("button", name="Unpaint all").press("Enter")
+    assert "the farthest at 17." in said.inner_text()
+    bare.get_by_role("button", name="global").press("Enter")
+    assert not bare.get_by_label("Hide the future").is_checked()
+    assert "hears of 24" in said.inner_text()
+    bare.locator(".cw-paint span").nth(5).click()  # query 0, key 5
+    assert not painted(bare)[0, 5]
+    assert said.inner_text().startswith("Token 0 sees 23 tokens")
+    bare.evaluate("window.stop()")
+    assert bare.evaluate("listening()") == 0
+
+
+def test_a_mask_that_cannot_be_painted_is_refused() -> None:
+    for bad in ({"n": 25}, {"window": 25}, {"stride": 24}, {"n_global": 7}):
+        with pytest.raises(ValueError, match="the figure needs 8 ≤ n"):
+            widgets.mask_painter(**bad)
+
+
 # ------------------------------------------------------- The quadratic wall
 
 WALL = {
@@ -549,3 +639,571 @@ def test_the_wall_is_twice_as_steep_as_a_linear_cost(bare: Page) -> None:
     assert ends[0] > ends[1]  # the card holds more
     bare.evaluate("window.stop()")
     assert bare.evaluate("listening()") == 0
+
+
+# ------------------------------------------------ The clock of frequencies
+
+
+def between(page: Page) -> list[str]:
+    """Return the angles between the hands, as the faces say them."""
+    return page.locator(".cw-face b").all_inner_texts()
+
+
+def between_by_table(width: int, base: float, distance: int) -> list[str]:
+    """Return the same by the chapter's own functions."""
+    hands = inverse_frequencies(width, base).double()
+    cos, sin = rotary_table(hands, torch.tensor([distance]))
+    angles = torch.atan2(sin, cos)[0].tolist()
+    return [f"{angle:.2f}".replace("-", "−") for angle in angles]
+
+
+@pytest.mark.usefixtures("on_page")
+def test_the_clock_equals_the_rotary_table(bare: Page) -> None:
+    figure = widgets.clock_explorer(12, base=100, query=3, key=50)
+    mount(bare, "clock_explorer", figure)
+    assert between(bare) == between_by_table(12, 100, -47)
+    angles = [text.replace("−", "-") for text in between(bare)]
+    for pair, angle in enumerate(angles):
+        row = rf"pair {pair}</th><td>[\d.]+</td><td>[\d,]+</td>"
+        assert re.search(f"{row}<td>{angle}</td>", figure.without)
+    for base in widgets.BASES:
+        bare.get_by_label(f"{base:,}").check()
+        assert between(bare) == between_by_table(12, base, -47)
+        cos = (-47 * inverse_frequencies(12, base).double()).cos().mean()
+        said = bare.locator(".cw-numbers").inner_text().replace("−", "-")
+        assert said.endswith(f": {cos:.3f}")
+
+
+@pytest.mark.usefixtures("on_page")
+def test_the_clock_by_keyboard_keeps_the_distance(bare: Page) -> None:
+    mount(bare, "clock_explorer", widgets.clock_explorer(query=40, key=36))
+    query = bare.get_by_label("Query at position")
+    query.focus()
+    bare.keyboard.press("ArrowRight")
+    said = bare.get_by_role("status")
+    assert said.inner_text().startswith("Distance 5: the fastest hands are 5")
+    before = between(bare)
+    bare.get_by_label("Keep the distance").check()
+    query.press("ArrowLeft")
+    assert bare.evaluate("model.get('key')") == 35
+    query.press("Home")  # the key stops at 0, and the query five further
+    assert bare.evaluate("[model.get('query'), model.get('key')]") == [5, 0]
+    assert query.input_value() == "5"
+    bare.get_by_label("Key at position").press("End")
+    end = widgets.FAR
+    got = bare.evaluate("[model.get('query'), model.get('key')]")
+    assert got == [end, end - 5]
+    assert between(bare) == before
+    bare.evaluate("window.stop()")
+    assert bare.evaluate("listening()") == 0
+
+
+def test_a_clock_that_cannot_be_shown_is_refused() -> None:
+    for width in (3, 2, 34):
+        with pytest.raises(ValueError, match="an even width of 4 to 32"):
+            widgets.clock_explorer(width)
+    with pytest.raises(ValueError, match="the base must be one of"):
+        widgets.clock_explorer(base=7)
+    for places in ({"query": 128}, {"key": -1}):
+        with pytest.raises(ValueError, match="positions go from 0 to 127"):
+            widgets.clock_explorer(**places)
+
+
+# --------------------------------------------------- The ramp of YaRN
+
+
+def slowed(page: Page) -> list[float]:
+    """Return by how much PI, NTK and YaRN slow down the chosen pair."""
+    said = page.locator(".cw-numbers").inner_text()
+    found = re.search(r"PI ([\d.]+), NTK ([\d.]+), YaRN ([\d.]+)", said)
+    return [float(number) for number in found.groups()]
+
+
+def slowed_by_chapter(pair: int, base: int, window: int, scale: int) -> list:
+    """Return the same by the chapter's own functions."""
+    hands = inverse_frequencies(64, base)
+    ways = (
+        interpolated_frequencies(hands, scale),
+        ntk_frequencies(64, base, scale),
+        yarn_frequencies(64, base, window, scale),
+    )
+    return [(hands[pair] / way[pair]).item() for way in ways]
+
+
+@pytest.mark.usefixtures("on_page")
+def test_the_ramp_equals_the_chapter(bare: Page) -> None:
+    mount(bare, "ramp_explorer", widgets.ramp_explorer())
+    for base, window, scale in (
+        (10_000, 2_048, 8),
+        (500_000, 8_192, 16),
+        (10_000, 64, 4),
+        (10_000, 131_072, 2),
+        (1_000_000, 32_768, 1),
+    ):
+        bare.get_by_label(f"{base:,}", exact=True).check()
+        bare.evaluate(f"model.set('window', {window.bit_length() - 1})")
+        bare.evaluate(f"model.set('scale', {scale.bit_length() - 1})")
+        for pair in (0, 9, 14, 31):
+            bare.evaluate(f"model.set('pair', {pair})")
+            right = slowed_by_chapter(pair, base, window, scale)
+            assert slowed(bare) == pytest.approx(right, rel=5e-3)
+
+
+@pytest.mark.usefixtures("on_page")
+def test_the_ramp_by_keyboard_says_what_a_pair_does(bare: Page) -> None:
+    figure = widgets.ramp_explorer(12, window=2_048, scale=4)
+    mount(bare, "ramp_explorer", figure)
+    assert "<td>4</td><td>2.3</td><td>2</td>" in figure.without  # pair 3
+    said = bare.get_by_role("status")
+    pair = bare.get_by_label("Look at pair")
+    pair.focus()
+    assert said.inner_text() == (
+        "Pair 3 turns 3.26 times in 2,048 tokens: it is 67\u202f% up the ramp."
+    )
+    bare.keyboard.press("ArrowRight")
+    assert said.inner_text().endswith("it is interpolated in full.")
+    bare.keyboard.press("Home")
+    assert said.inner_text().endswith("it stays as it is.")
+    bare.get_by_label("β slow").press("End")
+    assert "ramp from pair 1 to 3" in bare.locator(".cw-numbers").inner_text()
+    bare.get_by_label("Stretched by").press("Home")
+    assert slowed(bare) == [1, 1, 1]
+    bare.evaluate("window.stop()")
+    assert bare.evaluate("listening()") == 0
+
+
+def test_a_ramp_that_cannot_be_shown_is_refused() -> None:
+    for given, message in (
+        ({"width": 7}, "an even width of 8 to 256"),
+        ({"base": 7}, "the base must be one of"),
+        ({"window": 1_000}, "the window is 64, 128"),
+        ({"scale": 3}, "the scale is 1, 2, 4"),
+        ({"beta_slow": 9}, "8 to 64 turns for beta_fast"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            widgets.ramp_explorer(**given)
+
+
+# ------------------------------------------------ Shared keys and values
+
+
+def test_sharing_refuses_a_model_without_sizes() -> None:
+    with pytest.raises(ValueError, match="no sizes of 'GPT-9', only of"):
+        widgets.sharing_explorer(PUBLISHED, model="GPT-9")
+
+
+@pytest.mark.usefixtures("on_page")
+@pytest.mark.parametrize("model", PUBLISHED)
+def test_sharing_counts_as_the_chapter_does(bare: Page, model: str) -> None:
+    figure = widgets.sharing_explorer(PUBLISHED, model=model)
+    mount(bare, "sharing_explorer", figure)
+    sizes = PUBLISHED[model]
+    full, latent = mla_cache_bytes(
+        1, sizes.layers, sizes.heads, sizes.width, sizes.latent, sizes.rope
+    )
+    group, single = (
+        mla_cache_bytes(1, sizes.layers, heads, sizes.width, 1, 0)[0]
+        for heads in (sizes.shared, 1)
+    )
+    for way, expected in zip(
+        ("MHA", "GQA", "MQA", "MLA"),
+        (full, group, single, latent),
+        strict=True,
+    ):
+        assert f"<td>{expected:,}</td>" in figure.without
+        bare.get_by_label(way, exact=True).check()
+        said = bare.get_by_role("status").inner_text()
+        shown = f"{expected / 2**10:,.1f}".removesuffix(".0") + "\u202fKiB"
+        if expected >= 2**20:
+            shown = f"{expected / 2**20:,.1f}".removesuffix(".0") + "\u202fMiB"
+        elif expected >= 100 * 2**10:
+            shown = f"{expected / 2**10:,.0f}\u202fKiB"
+        assert said.startswith(f"{way} keeps {shown} of a token")
+        assert shown in bare.locator("svg").text_content()
+
+
+@pytest.mark.usefixtures("on_page")
+def test_sharing_by_keyboard(bare: Page) -> None:
+    figure = widgets.sharing_explorer(PUBLISHED, model="DeepSeek-V2")
+    mount(bare, "sharing_explorer", figure)
+    said = bare.get_by_role("status")
+    assert said.inner_text().endswith("60 layers, MHA 56.9 times as much.")
+    rope = bare.get_by_label("RoPE key R =")
+    rope.focus()
+    rope.press("Home")
+    assert said.inner_text().endswith("60 layers, MHA 64 times as much.")
+    assert not bare.get_by_label("DeepSeek-V2").is_checked()
+    bare.get_by_label("GQA", exact=True).check()
+    kept = bare.get_by_label("kept in GQA, G =")
+    heads = bare.get_by_label("Query heads H =")
+    kept.press("End")  # as many as query heads: multi-head attention
+    assert said.inner_text().endswith("MHA 1 times as much.")
+    heads.press("ArrowLeft")
+    heads.press("ArrowLeft")  # 64 heads: what is kept follows
+    assert kept.get_attribute("aria-valuetext") == "64"
+    assert bare.locator("rect").count() == 2 * 64 + 2 * 4
+    heads.press("Home")
+    assert kept.get_attribute("aria-valuetext") == "1"
+    bare.get_by_label("Llama 2 70B").check()
+    assert said.inner_text() == (
+        "GQA keeps 320\u202fKiB of a token in 80 layers, MHA 8 times as much."
+    )
+    assert bare.evaluate("window.saved") > 0
+    bare.evaluate("window.stop()")
+    assert bare.evaluate("listening()") == 0
+
+
+@pytest.mark.usefixtures("on_page")
+def test_sharing_draws_all_strips_on_one_scale(bare: Page) -> None:
+    figure = widgets.sharing_explorer(PUBLISHED, model="DeepSeek-V2")
+    mount(bare, "sharing_explorer", figure)
+    widths = [
+        float(rect.get_attribute("width"))
+        for rect in bare.locator("rect").all()[-8:]
+    ]
+    drawn = [a + b for a, b in zip(widths[::2], widths[1::2], strict=True)]
+    numbers = list(PUBLISHED["DeepSeek-V2"].numbers().values())
+    for strip, count in zip(drawn, numbers, strict=True):
+        assert strip / drawn[0] == pytest.approx(count / numbers[0])
+
+
+# ------------------------------------------------- A notebook and its window
+
+CHAT_KEYS = conversation.embed(conversation.LINES)
+ASKED = conversation.embed(conversation.QUESTIONS, conversation.LINES)
+NOTES = (conversation.LINES, conversation.QUESTIONS, ASKED @ CHAT_KEYS.T)
+
+
+def found(page: Page) -> list[str]:
+    """Return the lines that were retrieved, from the top."""
+    return page.locator(".cw-found .cw-said").all_inner_texts()
+
+
+@pytest.mark.usefixtures("on_page")
+@pytest.mark.parametrize(("now", "window", "k"), [(24, 5, 2), (13, 8, 6)])
+def test_the_notebook_equals_the_vector_memory(
+    bare: Page, now: int, window: int, k: int
+) -> None:
+    figure = widgets.notebook_explorer(*NOTES, now=now, window=window, k=k)
+    mount(bare, "notebook_explorer", figure)
+    memory = VectorMemory(CHAT_KEYS.shape[1], 1)
+    memory.add(CHAT_KEYS[: now - window], torch.zeros(now - window, 1))
+    lines = conversation.LINES
+    for n, question in enumerate(conversation.QUESTIONS):
+        bare.get_by_label(question).check()
+        scores, positions = memory.search(ASKED[n : n + 1], k)
+        right = [f"{x:.2f}" for x in scores[0].tolist() if x > -math.inf]
+        shown = bare.locator(".cw-found .cw-cost").all_inner_texts()
+        numbers = [re.search(r"\d\.\d\d", text)[0] for text in shown]
+        assert sorted(numbers, reverse=True) == right
+        if n == 2:  # of the others, several lines score the same
+            best = lines[positions[0, 0]]
+            assert best in found(bare)
+            assert f"<td>{html.escape(best)}" in figure.without
+            said = bare.get_by_role("status").inner_text()
+            assert said.startswith(f"From the notebook: “{best}")
+    shown = bare.locator(".cw-in .cw-said").all_inner_texts()
+    assert shown == lines[now - window : now]
+
+
+@pytest.mark.usefixtures("on_page")
+def test_the_notebook_by_keyboard(bare: Page) -> None:
+    mount(bare, "notebook_explorer", widgets.notebook_explorer(*NOTES))
+    said, numbers = bare.get_by_role("status"), bare.locator(".cw-numbers")
+    assert numbers.inner_text() == (
+        "5 in the window, 19 in the notebook · 7 of 24 lines are read"
+    )
+    bare.get_by_role("radio").first.focus()
+    bare.keyboard.press("ArrowDown")
+    assert found(bare) == [conversation.LINES[2], conversation.LINES[13]]
+    bare.get_by_label("Retrieved, k =").press("ArrowLeft")
+    assert found(bare) == [conversation.LINES[13]]  # the news alone
+    bare.get_by_label("Retrieved, k =").press("Home")
+    assert said.inner_text() == (
+        "Nothing is retrieved: only the window is read."
+    )
+    bare.get_by_label("Said so far:").press("Home")
+    assert numbers.inner_text() == (
+        "1 in the window, 0 in the notebook · 1 of 1 lines are read"
+    )
+    bare.get_by_label("Window:").press("End")
+    assert bare.get_by_label("Window:").get_attribute(
+        "aria-valuetext"
+    ) == "8 lines"  # fmt: skip
+    bare.evaluate("window.stop()")
+    assert bare.evaluate("listening()") == 0
+
+
+def test_a_notebook_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"of shape \(4, 24\), not \(4, 23\)"):
+        widgets.notebook_explorer(*NOTES[:2], NOTES[2][:, 1:])
+    with pytest.raises(ValueError, match="finite scores"):
+        widgets.notebook_explorer(*NOTES[:2], NOTES[2] * math.inf)
+    for bad in ({"window": 9}, {"k": 7}, {"now": 25}, {"now": 0}):
+        with pytest.raises(ValueError, match="a window of 1 to 8"):
+            widgets.notebook_explorer(*NOTES, **bad)
+
+
+# ------------------------------------------------------ A state that decays
+
+STATE = {"state_bytes": 13_107_200, "token_bytes": 327_680}
+HEARD = ["code", "<7>", "um", "so"]
+
+
+def held(steps: list[float], inputs: list[float], rate: float) -> list[str]:
+    """Return what a state holds of each token, by the reference."""
+    a = torch.tensor([[rate]], dtype=torch.float64)
+    one = torch.tensor([-rate], dtype=torch.float64)
+    delta = torch.tensor(steps, dtype=torch.float64)
+    a_bar, b_bar = discretize(delta[:, None], a, one)
+    n = len(steps)
+    given = torch.tensor(inputs, dtype=torch.float64) * b_bar[:, 0, 0]
+    states = scan_sequential(
+        a_bar[None, :, :, 0].expand(1, n, n), given.diag()[None]
+    )
+    return expected(states[0, -1])
+
+
+@pytest.mark.usefixtures("on_page")
+def test_the_state_explorer_equals_discretize_and_scan(bare: Page) -> None:
+    steps = [0.3, 3.0, 0.05, 1.2]
+    figure = widgets.state_explorer(HEARD, steps, rate=-0.5, **STATE)
+    shown = re.findall(r"<td>(\d+) %</td></tr>", figure.without)
+    right = held(steps, [1.0] * 4, -0.5)
+    assert [f"{share}\u202f%" for share in shown] == right
+    mount(bare, "state_explorer", figure)
+    assert percents(bare)[:4] == right
+    bare.evaluate("model.set('inputs', [1, 0.5, 1, 0])")
+    bare.evaluate("model.set('rate', 1.5)")
+    assert percents(bare)[:4] == held(steps, [1.0, 0.5, 1.0, 0.0], -1.5)
+    bare.get_by_role("radio").nth(1).check(force=True)
+    right = held(steps[:2], [1.0, 0.5], -1.5)
+    assert percents(bare)[:4] == [*right, "·", "·"]
+    bare.evaluate("window.stop()")
+    assert bare.evaluate("listening()") == 0
+
+
+@pytest.mark.usefixtures("on_page")
+def test_the_state_explorer_by_keyboard(bare: Page) -> None:
+    figure = widgets.state_explorer(HEARD, [0.7] * 4, keep=[1], **STATE)
+    mount(bare, "state_explorer", figure)
+    bare.get_by_role("button", name="Selective").press("Enter")
+    assert bare.evaluate("model.get('steps')") == [0.01, 3, 0.01, 0.01]
+    assert percents(bare)[:4] == held([0.01, 3, 0.01, 0.01], [1.0] * 4, -1)
+    bare.get_by_role("radio").last.focus()
+    bare.keyboard.press("ArrowLeft")
+    said = bare.get_by_role("status")
+    assert said.inner_text().startswith("“um” keeps 99")
+    step = bare.get_by_label("Step Δ of “um”:")
+    step.press("End")  # the longest step wipes all
+    assert step.get_attribute("aria-valuetext") == "10"
+    assert percents(bare)[:4] == ["0\u202f%", "0\u202f%", "100\u202f%", "·"]
+    bare.get_by_label("Written, B:").press("Home")  # and writes nothing
+    assert percents(bare)[2:] == ["0\u202f%", "·", "100\u202f%"]
+    read = bare.get_by_label("Tokens read:")
+    assert read.get_attribute("aria-valuetext") == "2,048"
+    last = bare.locator(".cw-numbers").last
+    assert last.inner_text() == (
+        "State 12.5\u202fMiB, as after the first token · "
+        "cache 640\u202fMiB, 51.2 times the state"
+    )
+
+
+def test_a_state_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match="4 tokens, 3 steps"):
+        widgets.state_explorer(HEARD, [0.7] * 3, **STATE)
+    for step, rate in ((0.0, -1.0), (11.0, -1.0), (1.0, 0.5)):
+        with pytest.raises(ValueError, match=r"steps of 0\.001 to 10"):
+            widgets.state_explorer(HEARD, [step] * 4, rate=rate, **STATE)
+
+
+# ---------------------------------------------------------------- The KV cache
+
+CACHES = {
+    "models": {"Llama 3.1 8B": (32, 32, 8, 128), "GPT-3": (96, 96, 96, 128)},
+    "memories": {"RTX 4090": 24 * 10**9, "H100": 80 * 10**9},
+}
+
+
+def cached(n_tokens: int, sizes: tuple[int, ...], bits: int = 16) -> int:
+    """Return the bytes that the figure should show, by the reference."""
+    layers, heads, kv_heads, width = sizes
+    return kv_cache_bytes(n_tokens, layers, heads, width, kv_heads, bits=bits)
+
+
+def test_the_cache_refuses_what_it_cannot_show() -> None:
+    with pytest.raises(ValueError, match="one model and one memory"):
+        widgets.cache_explorer({}, CACHES["memories"])
+    with pytest.raises(ValueError, match="32 query heads can't share 5"):
+        widgets.cache_explorer({"odd": (1, 32, 5, 64)}, CACHES["memories"])
+    for n_tokens in (1_000, 512, 2**25):
+        with pytest.raises(ValueError, match="a power of two from 1,024"):
+            widgets.cache_explorer(**CACHES, n_tokens=n_tokens)
+
+
+@pytest.mark.usefixtures("on_page")
+def test_the_cache_reads_without_a_script() -> None:
+    figure = widgets.cache_explorer(**CACHES)
+    for name, sizes in CACHES["models"].items():
+        numbers = [cached(1, sizes), cached(131_072, sizes)]
+        numbers += [m // numbers[0] for m in CACHES["memories"].values()]
+        cells = "".join(f"<td>{number:,}</td>" for number in numbers)
+        assert f'<th scope="row">{name}</th>{cells}' in figure.without
+
+
+@pytest.mark.usefixtures("on_page")
+def test_the_cache_by_keyboard_counts_as_the_chapter_does(bare: Page) -> None:
+    mount(bare, "cache_explorer", widgets.cache_explorer(**CACHES))
+    said = bare.get_by_role("status")
+    assert cached(131_072, (32, 32, 8, 128)) == 16 * 2**30
+    assert said.inner_text() == (
+        "Llama 3.1 8B: 131,072 tokens take 16\u202fGiB. Room on all of these, "
+        "as long as nothing else is there."
+    )
+    numbers = bare.locator(".cw-numbers")
+    assert "4 query heads share one" in numbers.inner_text()
+    bare.get_by_label("Tokens").focus()
+    bare.keyboard.press("ArrowRight")
+    assert said.inner_text().endswith("32\u202fGiB. No room on RTX 4090.")
+    room = 24 * 10**9 // cached(1, (32, 32, 8, 128))
+    first = bare.locator(".cw-cards > div").first
+    assert f"room for {room:,} tokens" in first.inner_text()
+    assert "too small" in first.inner_text()
+    bare.get_by_label("½ byte").check()
+    assert "take 8\u202fGiB. Room on all" in said.inner_text()
+    bare.get_by_label("GPT-3").check()
+    assert bare.get_by_label("Layers:").get_attribute("aria-valuetext") == "96"
+    gib = cached(262_144, (96, 96, 96, 128), bits=4) / 2**30
+    assert f"take {gib:.0f}\u202fGiB. No room on RTX 4090, H100." in (
+        said.inner_text()
+    )
+    assert "every head has its own" in numbers.inner_text()
+    bare.get_by_label("KV heads:").press("Home")  # a model of one's own
+    assert said.inner_text().startswith("This model: 262,144 tokens")
+    assert "96 query heads share one" in numbers.inner_text()
+    assert not bare.get_by_label("GPT-3").is_checked()
+    bare.get_by_label("Query heads:").press("ArrowLeft")
+    assert bare.evaluate("[model.get('heads'), model.get('kv_heads')]") == [
+        95,
+        1,
+    ]
+    bare.evaluate("window.stop()")
+    assert bare.evaluate("listening()") == 0
+
+
+# ------------------------------------------------------------ Ring attention
+
+
+def dealt(name: str, n: int, world: int) -> list[torch.Tensor]:
+    """Return the positions of each rank's tokens."""
+    every = torch.arange(n)
+    if name == "zigzag":
+        return zigzag_split(every, world, dim=0)
+    if name == "contiguous":
+        return list(every.reshape(world, -1))
+    return list(every.reshape(-1, world).T)
+
+
+@pytest.mark.usefixtures("on_page")
+@pytest.mark.parametrize(("n", "world"), [(16, 4), (12, 3), (4, 2)])
+def test_the_ring_explorer_equals_causal_work(
+    bare: Page, n: int, world: int
+) -> None:
+    figure = widgets.ring_explorer(n, world)
+    mount(bare, "ring_explorer", figure)
+    numbers = bare.locator(".cw-numbers")
+    step = bare.get_by_label("Step")
+    for layout, name in (
+        ("contiguous", "in order"),
+        ("striped", "stripes"),
+        ("zigzag", "zigzag"),
+    ):
+        bare.get_by_label(name).click()
+        work = causal_work(dealt(layout, n, world))
+        for rank, row in enumerate(work.tolist()):
+            cells = "".join(f"<td>{x}</td>" for x in [*row, sum(row)])
+            head = f'<th scope="row">{layout}, rank {rank}</th>'
+            assert f"{head}{cells}" in figure.without
+        step.press("Home")
+        for t in range(world):
+            assert bare.evaluate("model.get('step')") == t
+            pairs = ", ".join(map(str, work[:, t].tolist()))
+            said = numbers.inner_text()
+            assert said.startswith(f"Pairs in this step: {pairs} ")
+            assert bare.locator(".cw-now").count() == work[:, t].sum()
+            step.press("ArrowRight")
+        assert f"in all {work.amax(0).sum()}, " in numbers.inner_text()
+    bare.get_by_label("hide the future").uncheck()
+    assert bare.locator(".cw-now").count() == n * n // world
+
+
+@pytest.mark.usefixtures("on_page")
+def test_the_ring_explorer_by_keyboard(bare: Page) -> None:
+    mount(bare, "ring_explorer", widgets.ring_explorer())
+    said = bare.get_by_role("status")
+    assert said.inner_text() == (
+        "0 moves: rank 0 holds KV 0, rank 1 holds KV 1, rank 2 holds KV 2, "
+        "rank 3 holds KV 3; nobody waits."
+    )
+    after = bare.get_by_role("button", name="Next")
+    after.press("Enter")
+    after.press("Enter")  # the focus has survived the drawing
+    assert said.inner_text() == (
+        "2 moves: rank 0 holds KV 2, rank 1 holds KV 3, rank 2 holds KV 0, "
+        "rank 3 holds KV 1; 2 of 4 wait."
+    )
+    bare.get_by_label("in order").press("ArrowRight")  # begins anew
+    assert bare.get_by_label("stripes").is_checked()
+    slider = bare.get_by_label("Step")
+    assert slider.get_attribute("aria-valuetext") == "0 of 3"
+    slider.press("End")
+    assert said.inner_text().startswith("3 moves: rank 0 holds KV 1")
+
+
+@pytest.mark.usefixtures("on_page")
+def test_the_cards_of_the_ring_go_to_the_next_rank(bare: Page) -> None:
+    mount(bare, "ring_explorer", widgets.ring_explorer())
+
+    def middle(selector: str, place: int) -> tuple[float, float]:
+        box = bare.locator(selector).nth(place).bounding_box()
+        return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+    def nearest(card: int) -> int:
+        at = middle(".cw-card", card)
+        return min(
+            range(4), key=lambda r: math.dist(at, middle(".cw-seat", r))
+        )
+
+    for t in range(4):
+        bare.evaluate(f"model.set('step', {t})")
+        assert [nearest(card) for card in range(4)] == [
+            (card + t) % 4 for card in range(4)
+        ]
+    style = "e => getComputedStyle(e).transitionDuration"
+    moves = bare.locator(".cw-arm").first.evaluate(style)
+    assert moves == "0s"  # this page asks for reduced motion
+
+
+@pytest.mark.usefixtures("on_page")
+def test_the_ring_plays_to_the_end_and_lets_go(bare: Page) -> None:
+    bare.clock.install()
+    mount(bare, "ring_explorer", widgets.ring_explorer(layout="zigzag"))
+    bare.get_by_role("button", name="Play").click()
+    assert bare.get_by_role("button", name="Pause").count() == 1
+    bare.clock.run_for(10_000)
+    assert bare.evaluate("model.get('step')") == 3
+    said = bare.get_by_role("status").inner_text()
+    assert said.endswith("nobody waits.")
+    bare.get_by_role("button", name="Play").click()  # from the start
+    bare.evaluate("window.stop()")
+    bare.clock.run_for(10_000)
+    assert bare.evaluate("model.get('step')") == 0
+    assert bare.evaluate("listening()") == 0
+
+
+def test_a_ring_that_does_not_fit_is_refused() -> None:
+    for sizes in ((16, 1), (16, 5), (20, 2), (14, 4), (0, 2)):
+        with pytest.raises(ValueError, match="the figure needs 2 ≤ world"):
+            widgets.ring_explorer(*sizes)
+    with pytest.raises(ValueError, match="layout must be one of contiguous"):
+        widgets.ring_explorer(layout="random")

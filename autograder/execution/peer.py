@@ -352,7 +352,11 @@ class _Exchange:
         """Return the value of the answer, with its tensors in the graph."""
         self.decoder.tracked = list(tracked)
         with well_formed():
-            return self.decoder.decode(self.answer.get("value"))
+            value = self.decoder.decode(self.answer.get("value"))
+        if self.peer.obeys:  # a spy that the other side has sent looks here
+            stored = self.encoder.storages
+            spies.received(value, {x.storage.data_ptr() for x in stored})
+        return value
 
     def backward(self, grads: tuple[Tensor | None, ...]) -> list:
         """Ask the other side for the gradients by the leaves."""

@@ -17,16 +17,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from contextlab.sharing import Kept
+
 HERE = Path(__file__).parent
 NAMES = (
     "attention_explorer",
+    "cache_explorer",
+    "clock_explorer",
     "mask_explorer",
+    "ramp_explorer",
+    "sharing_explorer",
+    "mask_painter",
+    "notebook_explorer",
+    "state_explorer",
+    "ring_explorer",
     "tile_explorer",
     "wall_explorer",
     "window_explorer",
 )
 MOST = 12  # the largest mask that fits a phone
+BASES = (100, 10_000, 500_000)  # of the clock explorer
+FAR = 127  # its last position
+RAMP_BASES = (10_000, 500_000, 1_000_000)
 WALL = range(7, 24)  # lengths of the wall explorer, as powers of two
+CACHED = range(10, 25)  # tokens of the cache explorer, as powers of two
 IMPORT = re.compile(r'^import [^;]* from "\./(\w+)\.js";\n', re.MULTILINE)
 
 
@@ -313,6 +327,448 @@ def wall_explorer(
     title = "Twice the text: four times the pairs, bytes and FLOPs"
     head = ["model and text", "pairs", "bytes", "FLOPs"]
     return figure("wall_explorer", state, table(title, head, rows))
+
+
+def clock_explorer(
+    width: int = 16, *, base: int = 10_000, query: int = 40, key: int = 36
+) -> Any:
+    """Show where the hands of two rotary positions stand, and between them.
+
+    Args:
+        width: of a head, two channels a hand.
+        base: at first, one of ``BASES``.
+        query: the position of a query at first, 0 to 127.
+        key: the position of a key at first, 0 to 127.
+
+    Raises:
+        ValueError: if the width isn't even and 4 to 32, the base isn't one of
+            those, or a position lies outside its range.
+    """
+    if width % 2 or not 4 <= width <= 32:
+        raise ValueError(f"the clock needs an even width of 4 to 32: {width}")
+    if base not in BASES:
+        raise ValueError(f"the base must be one of {BASES}, not {base}")
+    if not (0 <= query <= FAR and 0 <= key <= FAR):
+        raise ValueError(
+            f"positions go from 0 to {FAR}, not to {query} and {key}"
+        )
+    rows = []
+    for pair in range(width // 2):
+        hand = base ** (-2 * pair / width)
+        between = math.remainder((query - key) * hand, 2 * math.pi)
+        cells = [f"{hand:.2g}", f"{2 * math.pi / hand:,.0f}", f"{between:.2f}"]
+        rows.append([f"pair {pair}", *cells])
+    state = {
+        "width": width,
+        "base": base,
+        "bases": list(BASES),
+        "query": query,
+        "key": key,
+        "together": False,
+        "last": FAR,
+    }
+    title = f"A query at {query} and a key at {key}, base {base:,}"
+    head = ["hand", "radians a token", "tokens a turn", "angle between"]
+    return figure("clock_explorer", state, table(title, head, rows))
+
+
+def ramp_explorer(
+    width: int = 64,
+    *,
+    base: int = 10_000,
+    window: int = 2_048,
+    scale: int = 8,
+    beta_fast: float = 32,
+    beta_slow: float = 1,
+) -> Any:
+    """Show how many times as slow PI, NTK and YaRN make each pair.
+
+    Args:
+        width: of a head, two channels a pair.
+        base: at first, one of ``RAMP_BASES``.
+        window: what the model was trained with at first, a power of two.
+        scale: how far it is stretched at first, a power of two.
+        beta_fast: where the ramp begins at first, 8 to 64 turns.
+        beta_slow: where it ends at first, 0.5 to 6 turns.
+
+    Raises:
+        ValueError: if a number lies outside its range.
+    """
+    if width % 2 or not 8 <= width <= 256:
+        raise ValueError(f"the ramp needs an even width of 8 to 256: {width}")
+    if base not in RAMP_BASES:
+        raise ValueError(f"the base must be one of {RAMP_BASES}, not {base}")
+    if window not in (2**power for power in range(6, 18)):
+        raise ValueError(f"the window is 64, 128, … 131,072, not {window:,}")
+    if scale not in (2**power for power in range(7)):
+        raise ValueError(f"the scale is 1, 2, 4, … 64, not {scale}")
+    if not (8 <= beta_fast <= 64 and 0.5 <= beta_slow <= 6):
+        raise ValueError(
+            "the figure needs 8 to 64 turns for beta_fast and 0.5 to 6 for "
+            f"beta_slow, not {beta_fast} and {beta_slow}"
+        )
+    low, high = (
+        width * math.log(window / (2 * math.pi * r)) / (2 * math.log(base))
+        for r in (beta_fast, beta_slow)
+    )
+    low, high = max(math.floor(low), 0), min(math.ceil(high), width - 1)
+    rows = []
+    for pair in range(0, width // 2, max(1, width // 16)):
+        turns = window * base ** (-2 * pair / width) / (2 * math.pi)
+        ramp = min(max((pair - low) / ((high - low) or 0.001), 0), 1)
+        slower = (
+            scale,
+            scale ** (2 * pair / (width - 2)),
+            1 / (1 - ramp + ramp / scale),
+        )
+        cells = [f"{turns:.3g}", *(f"{times:.3g}" for times in slower)]
+        rows.append([f"pair {pair}", *cells])
+    state = {
+        "width": width,
+        "base": base,
+        "bases": list(RAMP_BASES),
+        "window": window.bit_length() - 1,
+        "scale": scale.bit_length() - 1,
+        "fast": beta_fast,
+        "slow": beta_slow,
+        "pair": width // 4,
+    }
+    title = f"How many times as slow: {window:,} tokens stretched by {scale}"
+    head = ["pair", "turns in the window", "PI", "NTK", "YaRN"]
+    return figure("ramp_explorer", state, table(title, head, rows))
+
+
+def state_explorer(
+    tokens: Sequence[str],
+    steps: Sequence[float],
+    *,
+    keep: Sequence[int] = (),
+    rate: float = -1.0,
+    state_bytes: int,
+    token_bytes: int,
+) -> Any:
+    """Show what one number of a state holds of each token that it has read.
+
+    A step is the zero-order hold of chapter 12, with b counted in units of
+    −rate: then a token takes for itself what the others lose.
+
+    Args:
+        tokens: the n tokens, as text.
+        steps: how long each of them lasts at first, 0.001 to 10.
+        keep: which tokens the button *Selective* gives a long step.
+        rate: how fast the state decays at first, −10 to −0.01.
+        state_bytes: what a model's states take, for a text of any length.
+        token_bytes: what each token adds to a cache.
+
+    Raises:
+        ValueError: if a number lies outside its range, or steps are missing.
+    """
+    if not tokens or len(tokens) != len(steps):
+        raise ValueError(
+            f"every token needs a step: {len(tokens)} tokens, "
+            f"{len(steps)} steps"
+        )
+    if not (all(0.001 <= x <= 10 for x in steps) and -10 <= rate <= -0.01):
+        raise ValueError(
+            "the figure needs steps of 0.001 to 10 and a rate of −10 to "
+            f"−0.01, not {list(steps)} and {rate}"
+        )
+    shares: list[float] = []
+    rows = []
+    for token, step in zip(tokens, steps, strict=True):
+        kept = math.exp(rate * step)
+        shares = [kept * share for share in shares] + [1 - kept]
+        rows.append([token, f"{step:g}", f"{100 * kept:.0f} %"])
+    for row, share in zip(rows, shares, strict=True):
+        row.append(f"{100 * share:.0f} %")
+    title = "What a state holds of each token, after the last one"
+    head = ["token", "step Δ", "of the old state is kept", "share at the end"]
+    state = {
+        "tokens": list(tokens),
+        "steps": list(steps),
+        "inputs": [1.0] * len(tokens),
+        "reads": [1.0] * len(tokens),
+        "kept": list(keep),
+        "rate": -rate,
+        "token": len(tokens) - 1,
+        "power": 11,  # 2,048 tokens
+        "state_bytes": state_bytes,
+        "token_bytes": token_bytes,
+    }
+    return figure("state_explorer", state, table(title, head, rows))
+
+
+def mask_painter(
+    n: int = 24,
+    *,
+    window: int = 4,
+    stride: int = 0,
+    n_global: int = 0,
+    n_layers: int = 2,
+    causal: bool = True,
+    width: int = 64,
+) -> Any:
+    """Paint a sparse mask; show its pairs, its FLOPs and its reach.
+
+    Args:
+        n: the number of tokens, 8 to 24.
+        window: how many keys a query sees at first, its own among them.
+        stride: every how many positions it sees one more.
+        n_global: how many of the first tokens are global, at most 6.
+        n_layers: through how many layers tokens hear of each other.
+        causal: whether the future is hidden.
+        width: D, the width of a head.
+
+    Raises:
+        ValueError: if a number lies outside its range.
+    """
+    if not (
+        8 <= n <= 2 * MOST
+        and 0 <= window <= n
+        and 0 <= stride < n
+        and 0 <= n_global <= 6
+        and 1 <= n_layers <= 8
+        and width >= 1
+    ):
+        raise ValueError(
+            f"the figure needs 8 ≤ n ≤ {2 * MOST}, 0 ≤ window ≤ n, "
+            "0 ≤ stride < n, 0 ≤ n_global ≤ 6 and 1 ≤ n_layers ≤ 8"
+        )
+    at = torch.arange(n)
+    back = at[:, None] - at if causal else (at[:, None] - at).abs()
+    mask = back < window
+    if stride:
+        mask |= back % stride == 0
+    mask |= (at < n_global) | (at < n_global)[:, None]
+    mask &= back >= 0
+    pairs = int(mask.sum())
+    reach, rows = torch.eye(n), []
+    for layer in range(1, n_layers + 1):
+        reach = ((mask.float() @ reach + reach) > 0).float()
+        rows.append([str(layer), str(int(reach[-1].sum()))])
+    title = f"{pairs} of {n * n} pairs; what the last token hears of"
+    state = {
+        "n": n,
+        "width": width,
+        "window": window,
+        "stride": stride,
+        "n_global": n_global,
+        "causal": causal,
+        "n_layers": n_layers,
+        "painted": [],
+        "query": n - 1,
+        "key": n - 1,
+    }
+    head = ["layers", "tokens"]
+    return figure("mask_painter", state, table(title, head, rows))
+
+
+def sharing_explorer(models: dict[str, Kept], *, model: str) -> Any:
+    """Show what a token leaves behind when heads share keys and values.
+
+    Args:
+        models: published sizes, by the model's name.
+        model: the name of the one that is shown first.
+
+    Raises:
+        ValueError: if there is no such model.
+    """
+    if model not in models:
+        raise ValueError(
+            f"there are no sizes of {model!r}, only of {', '.join(models)}"
+        )
+    sizes = models[model]
+    rows = [
+        [way, f"{numbers:,}", f"{2 * sizes.layers * numbers:,}"]
+        for way, numbers in sizes.numbers().items()
+    ]
+    state = {
+        "models": [[name, kept.as_state()] for name, kept in models.items()],
+        "model": list(models).index(model),
+        **sizes.as_state(),
+    }
+    title = f"What a token leaves behind, with the sizes of {model}"
+    head = ["way", "numbers a layer", "bytes in all layers"]
+    return figure("sharing_explorer", state, table(title, head, rows))
+
+
+def notebook_explorer(
+    lines: Sequence[str],
+    questions: Sequence[str],
+    scores: Tensor,
+    *,
+    now: int | None = None,
+    window: int = 5,
+    k: int = 2,
+) -> Any:
+    """Show a window that slides over a conversation, beside a notebook.
+
+    What falls out of the window stands in the notebook. For a question, the k
+    lines of the notebook that score best are read together with the window.
+
+    Args:
+        lines: the n lines of the conversation, the oldest first.
+        questions: what may be asked, m of them.
+        scores: how well each line answers each question, shape (m, n).
+        now: how many lines were said at first; by default all.
+        window: how many lines the window holds at first, 1 to 8.
+        k: how many lines are retrieved at first, 0 to 6.
+
+    Raises:
+        ValueError: if the shape doesn't fit, a score isn't finite, or a
+            number lies outside its range.
+    """
+    said = len(lines) if now is None else now
+    shape = (len(questions), len(lines))
+    if tuple(scores.shape) != shape or not scores.isfinite().all():
+        raise ValueError(
+            f"{shape[0]} questions and {shape[1]} lines need finite scores "
+            f"of shape {shape}, not {tuple(scores.shape)}"
+        )
+    widest, most = 8, 6
+    fits = 1 <= window <= widest and 0 <= k <= most
+    if not (fits and questions and 1 <= said <= len(lines)):
+        raise ValueError(
+            f"the figure needs a question, a window of 1 to {widest}, a k of "
+            f"0 to {most} and 1 ≤ now ≤ {len(lines)}, not {window}, {k} and "
+            f"{said}"
+        )
+    written = max(0, said - window)
+    best = scores[:, :written].topk(min(k, written)).indices.tolist()
+    rows = [
+        [question, " ".join(lines[n] for n in found) or "nothing"]
+        for question, found in zip(questions, best, strict=True)
+    ]
+    title = (
+        f"After {said} lines, {said - written} in the window: what the "
+        f"notebook gives for k = {k}"
+    )
+    state = {
+        "lines": list(lines),
+        "questions": list(questions),
+        "scores": [[round(x, 4) for x in row] for row in scores.tolist()],
+        "now": said,
+        "window": window,
+        "widest": widest,
+        "k": k,
+        "most": most,
+        "question": 0,
+    }
+    without = table(title, ["question", "retrieved"], rows)
+    return figure("notebook_explorer", state, without)
+
+
+def cache_explorer(
+    models: dict[str, tuple[int, int, int, int]],
+    memories: dict[str, int],
+    *,
+    n_tokens: int = 131_072,
+) -> Any:
+    """Show what the KV cache of a model takes, and where it fits.
+
+    Args:
+        models: by name, the number of layers, of query heads in each, of KV
+            heads in each, and the width of a head. The first is shown.
+        memories: by name, how many bytes a card has.
+        n_tokens: the length of the text at first, a power of two.
+
+    Raises:
+        ValueError: if there is no model or no memory, if KV heads can't be
+            shared evenly, or if the length is no power of two from 1,024 to
+            16,777,216.
+    """
+    if not models or not memories:
+        raise ValueError("the figure needs at least one model and one memory")
+    for name, (_, heads, kv_heads, _) in models.items():
+        if heads % kv_heads:
+            raise ValueError(
+                f"{name}: {heads} query heads can't share {kv_heads} KV heads"
+            )
+    if n_tokens not in (2**power for power in CACHED):
+        raise ValueError(
+            f"n_tokens must be a power of two from {2 ** CACHED[0]:,} to "
+            f"{2 ** CACHED[-1]:,}, not {n_tokens:,}"
+        )
+    rows = []
+    for name, (layers, _, kv_heads, width) in models.items():
+        a_token = 2 * 2 * layers * kv_heads * width  # of two bytes each
+        room = [f"{size // a_token:,}" for size in memories.values()]
+        rows.append([name, f"{a_token:,}", f"{a_token * n_tokens:,}", *room])
+    names = ("layers", "heads", "kv_heads", "width")
+    state = {
+        "models": [[name, *sizes] for name, sizes in models.items()],
+        "memories": [list(pair) for pair in memories.items()],
+        "powers": [CACHED[0], CACHED[-1]],
+        "power": n_tokens.bit_length() - 1,
+        "bits": 16,
+        **dict(zip(names, next(iter(models.values())), strict=True)),
+    }
+    title = (
+        f"Bytes of the KV cache at 16 bits a number, for {n_tokens:,} tokens"
+    )
+    room = [f"tokens that fit {name}" for name in memories]
+    head = ["model", "bytes a token", f"bytes of {n_tokens:,} tokens", *room]
+    return figure("cache_explorer", state, table(title, head, rows))
+
+
+def ring_explorer(
+    n: int = 16,
+    world: int = 4,
+    layout: str = "contiguous",
+    *,
+    causal: bool = True,
+) -> Any:
+    """Show blocks of keys and values going round a ring, and who works.
+
+    Args:
+        n: the number of tokens.
+        world: the number of ranks.
+        layout: how the tokens are dealt at first: "contiguous", "striped" or
+            "zigzag".
+        causal: whether the future is hidden at first.
+
+    Raises:
+        ValueError: unless 2 ≤ world ≤ 4, n ≤ 16 is a multiple of 2 · world,
+            and the layout is one of the three.
+    """
+    if not (2 <= world <= 4 and 0 < n <= 16 and n % (2 * world) == 0):
+        raise ValueError(
+            "the figure needs 2 ≤ world ≤ 4 and n ≤ 16, a multiple of "
+            f"2 · world, not {world} and {n}"
+        )
+    size = n // world
+    half = size // 2
+    owners = {
+        "contiguous": [token // size for token in range(n)],
+        "striped": [token % world for token in range(n)],
+        "zigzag": [
+            min(token // half, 2 * world - 1 - token // half)
+            for token in range(n)
+        ],
+    }
+    if layout not in owners:
+        raise ValueError(f"layout must be one of {', '.join(owners)}")
+    rows = []
+    for name, owner in owners.items():
+        work = [[0] * world for _ in range(world)]
+        for query in range(n):
+            for key in range(query + 1):
+                step = (owner[query] - owner[key]) % world
+                work[owner[query]][step] += 1
+        rows += [
+            [f"{name}, rank {rank}", *map(str, steps), str(sum(steps))]
+            for rank, steps in enumerate(work)
+        ]
+    state = {
+        "n": n,
+        "world": world,
+        "layout": layout,
+        "causal": causal,
+        "step": 0,
+    }
+    title = f"Pairs that each rank scores, of {n} tokens, the future hidden"
+    head = ["rank", *(f"step {t}" for t in range(world)), "in all"]
+    return figure("ring_explorer", state, table(title, head, rows))
 
 
 def table(title: str, head: list[str], rows: list[list[str]]) -> str:
