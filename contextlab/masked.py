@@ -55,7 +55,7 @@ class MaskedBlock(nn.Module):
             for part in self.c_attn(self.ln_1(x)).chunk(3, -1)
         )
         scores = q @ k.mT / math.sqrt(q.shape[-1])
-        scores = scores.masked_fill(~mask, -math.inf)
+        scores.masked_fill_(~mask, -math.inf)
         if self.may_refuse:
             scores = nn.functional.pad(scores, (1, 0))  # a score of 0 in front
         weights = scores.softmax(-1)[..., -n_tokens:]

@@ -10,7 +10,15 @@ import torch
 from autograder.chapters import ROOT
 from contextlab import scale
 from contextlab.scale import __main__ as command
-from contextlab.scale import device, flash, quadratic
+from contextlab.scale import (
+    device,
+    flash,
+    kvcache,
+    mla,
+    quadratic,
+    sparse,
+    ssm,
+)
 
 mpl.use("agg")
 RECORDS = sorted(scale.DATA.glob("*.json"))
@@ -21,6 +29,9 @@ def small(monkeypatch, tmp_path):
     """Let a lab take a second, and write elsewhere."""
     monkeypatch.setattr(quadratic, "FIRST", 64)
     monkeypatch.setattr(flash, "SIZES", ((64, 2), (128, 1)))
+    monkeypatch.setattr(mla, "FIRST", 64)
+    for lab in (kvcache, sparse, ssm):
+        monkeypatch.setattr(lab, "LENGTHS", (128, 256))
     monkeypatch.setattr(scale, "DATA", tmp_path)
     monkeypatch.setattr(device, "limits", lambda: dict.fromkeys(LIMITS, 1e9))
 
@@ -110,9 +121,20 @@ def test_a_record_is_from_a_gpu_and_within_its_limits(path):
             continue
         assert row["bytes"] <= limits["memory"]
         assert len(row["ms"]) >= 1
+        assert row.get("error", 0) < 0.02
         if "width" in row:
             assert flash.tflops(row) * 1e12 < limits["matmul"]
-            assert row["error"] < 0.02
+
+
+def test_blocks_of_a_mask_are_those_of_the_library():
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    for what, pairs in sparse.masks(640).items():
+        ours = sparse.block_mask(pairs, 640)
+        theirs = create_block_mask(pairs, None, None, 640, 640, "cpu", 128)
+        for part in ("kv_num_blocks", "full_kv_num_blocks"):
+            assert torch.equal(getattr(ours, part), getattr(theirs, part))
+        assert torch.equal(ours.to_dense(), theirs.to_dense()), what
 
 
 def test_every_lab_is_recorded():

@@ -54,10 +54,15 @@ def limit(
 ) -> None:
     """Draw what no way can get past: a dashed line, and what it is."""
     ax.plot(lengths, values, "--", color=figures.FAINT)
+    level = values[0] == values[-1]
+    at = -1 if level else len(lengths) // 2  # where the line leaves room
     ax.annotate(
         words,
-        (lengths[0], values[0]),
-        va="bottom" if values[0] == values[-1] else "top",
+        (lengths[at], values[at]),
+        (0, 2) if level else (5, -3),
+        textcoords="offset points",
+        ha="right" if level else "left",
+        va="bottom" if level else "top",
         fontsize=9,
     )
 

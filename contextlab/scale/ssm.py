@@ -21,7 +21,7 @@ CHUNKS = (256, 1_024)
 LENGTHS = (
     (4_096, 16_384, 65_536, 262_144, 1_048_576) if HAS_GPU else (256, 512)
 )
-ATTENTION = "attention (PyTorch, flash)"
+ATTENTION = "attention (PyTorch)"
 CHUNK = "state space, chunks of {}"
 COLORS = {
     ATTENTION: figures.KEY,
