@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from contextlab import figures, scale
+from contextlab.measuring import in_words
 from contextlab.scale.device import median
 
 Cost = Callable[[dict[str, Any]], float]
@@ -65,6 +66,12 @@ def limit(
         va="bottom" if level else "top",
         fontsize=9,
     )
+
+
+def memory_limit(ax: Axes, record: scale.Record) -> None:
+    """Draw how much memory the device has."""
+    n, memory = lengths(record), record["limits"]["memory"]
+    limit(ax, in_words(memory), n, [memory] * len(n))
 
 
 def lengths(record: scale.Record) -> list[int]:

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from contextlab import figures, scale
-from contextlab.measuring import in_words
 from contextlab.scale import drawing
 from contextlab.scale.device import DEVICE, DTYPE, HAS_GPU, measure, median
 
@@ -175,8 +174,6 @@ def draw(record: scale.Record) -> Figure:
     n, limits = drawing.lengths(record), record["limits"]
     most = limits["matmul"] / 1e12
     drawing.limit(left, "a large matrix product", n, [most] * len(n))
-    drawing.limit(
-        right, in_words(limits["memory"]), n, [limits["memory"]] * len(n)
-    )
+    drawing.memory_limit(right, record)
     left.set(yscale="linear", ylim=(0, most * 1.12))
     return fig

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from contextlab import figures, scale
-from contextlab.measuring import in_words
 from contextlab.scale import drawing
 from contextlab.scale.device import (
     DEVICE,
@@ -151,6 +150,5 @@ def draw(record: scale.Record) -> Figure:
     read = [r["kept"] / record["limits"]["copy"] * 1e3 for r in latents]
     n = [r["n"] for r in latents]
     drawing.limit(left, "reading the\nlatents once", n, read)
-    memory = record["limits"]["memory"]
-    drawing.limit(right, in_words(memory), n, [memory] * len(n))
+    drawing.memory_limit(right, record)
     return fig

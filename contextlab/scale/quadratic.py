@@ -8,7 +8,6 @@ import torch
 from matplotlib.figure import Figure
 
 from contextlab import figures, scale
-from contextlab.measuring import in_words
 from contextlab.scale import drawing
 from contextlab.scale.device import DEVICE, HAS_GPU, free_bytes, measure
 
@@ -57,8 +56,7 @@ def draw(record: scale.Record) -> Figure:
     n = [r["n"] for r in record["rows"] if r["what"] == WHOLE and "ms" in r]
     once = [2 * 4 * x**2 / record["limits"]["copy"] * 1e3 for x in n]
     drawing.limit(left, "the matrix, written\nand read once", n, once)
-    memory = record["limits"]["memory"]
-    drawing.limit(right, in_words(memory), n, [memory] * len(n))
+    drawing.memory_limit(right, record)
     for row in record["rows"]:
         if "end" in row:
             for ax in (left, right):

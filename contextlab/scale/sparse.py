@@ -16,7 +16,6 @@ from torch.nn.attention.flex_attention import (
 )
 
 from contextlab import figures, scale
-from contextlab.measuring import in_words
 from contextlab.scale import drawing
 from contextlab.scale.device import DEVICE, DTYPE, HAS_GPU, measure
 from contextlab.scale.flash import at_rows, relative_error
@@ -176,6 +175,5 @@ def draw(record: scale.Record) -> Figure:
     # q, k, v are read and the output is written, two bytes a number.
     moved = [4 * x * WIDTH * 2 / limits["copy"] * 1e3 for x in n]
     drawing.limit(left, "reading q, k, v", n, moved)
-    memory = [limits["memory"]] * len(n)
-    drawing.limit(right, in_words(limits["memory"]), n, memory)
+    drawing.memory_limit(right, record)
     return fig

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from contextlab import figures, scale
-from contextlab.measuring import in_words
 from contextlab.scale import drawing
 from contextlab.scale.device import DEVICE, DTYPE, HAS_GPU, measure
 from contextlab.scale.flash import relative_error
@@ -97,6 +96,5 @@ def draw(record: scale.Record) -> Figure:
     # x is read and y is written, 16 heads of 64, four bytes a number.
     moved = [2 * x * 16 * 64 * 4 / limits["copy"] * 1e3 for x in n]
     drawing.limit(left, "reading x,\nwriting y", n, moved)
-    memory = [limits["memory"]] * len(n)
-    drawing.limit(right, in_words(limits["memory"]), n, memory)
+    drawing.memory_limit(right, record)
     return fig

@@ -1,6 +1,7 @@
 // The clock of rotary positions: one face a pair of channels, two hands each.
 import {
-  change, checkbox, element, fill, option, slider, summary, unique, watch,
+  change, checkbox, element, fill, option, slider, summary, svg, unique,
+  watch,
 } from "./controls.js";
 
 const [SIZE, RADIUS] = [72, 32];  // of a face, and of its circle
@@ -18,14 +19,6 @@ function frequencies(width, base) {
 /** The same angle between −π and π. */
 function wrapped(angle) {
   return angle - 2 * Math.PI * Math.round(angle / (2 * Math.PI));
-}
-
-function svg(tag, attributes, ...children) {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes))
-    made.setAttribute(name, value);
-  made.append(...children);
-  return made;
 }
 
 /** A point on a circle; angle 0 is at the top, and hands go clockwise. */

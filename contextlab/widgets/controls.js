@@ -21,6 +21,15 @@ export function element(tag, attributes = {}, ...children) {
   return made;
 }
 
+/** Make a part of a drawing. */
+export function svg(tag, attributes, ...children) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes))
+    made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}
+
 /** Take the figure's place; JupyterLab must not take its arrow keys. */
 export function fill(place, ...children) {
   place.classList.add("cw");

@@ -1,6 +1,6 @@
 // The ramp: how many times as slow each pair becomes, by PI, NTK and YaRN.
 import {
-  change, element, fill, option, slider, summary, unique, watch,
+  change, element, fill, option, slider, summary, svg, unique, watch,
 } from "./controls.js";
 
 const [WIDTH, HEIGHT] = [360, 250];
@@ -44,14 +44,6 @@ function about(pair, state) {
     ntk: scale ** (2 * pair / (width - 2)),
     yarn: 1 / (1 - ramp + ramp / scale),
   };
-}
-
-function svg(tag, attributes, ...children) {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes))
-    made.setAttribute(name, value);
-  made.append(...children);
-  return made;
 }
 
 function render({ model, el }) {

@@ -1,11 +1,10 @@
 // Ring attention: cards of keys and values go round, and who works when.
 import {
-  HIDDEN, checkbox, change, element, fill, option, slider, summary, unique,
-  watch,
+  HIDDEN, change, checkbox, element, fill, option, slider, summary, svg,
+  unique, watch,
 } from "./controls.js";
 
 const PAUSE = 1200;  // milliseconds a step while playing
-const SVG = "http://www.w3.org/2000/svg";
 const LAYOUTS = { contiguous: "in order", striped: "stripes", zigzag: "zigzag" };
 
 const number = (n) => n.toLocaleString("en");
@@ -35,15 +34,6 @@ function inShort(positions) {
   return runs.map(([a, b]) => (a === b ? `${a}` : `${a}–${b}`)).join(", ");
 }
 
-function drawn(tag, attributes, text = "") {
-  const made = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    made.setAttribute(name, value);
-  }
-  made.textContent = text;
-  return made;
-}
-
 function render({ model, el }) {
   const n = model.get("n");
   const world = model.get("world");
@@ -65,7 +55,7 @@ function render({ model, el }) {
     return made;
   });
   const causal = checkbox(model, "causal", "hide the future");
-  const table = drawn("svg", {
+  const table = svg("svg", {
     class: "cw-ring", viewBox: "0 0 320 270", "aria-hidden": "true",
   });
   const matrix = element("div", { class: "cw-pairs", "aria-hidden": "true" });
@@ -78,27 +68,27 @@ function render({ model, el }) {
     return [160 + 115 * Math.cos(angle), 135 + 108 * Math.sin(angle)];
   };
   // Ranks stand outside; a card turns about the centre and is turned upright.
-  table.append(drawn("circle", { class: "cw-way", cx: 160, cy: 135, r: 46 }));
+  table.append(svg("circle", { class: "cw-way", cx: 160, cy: 135, r: 46 }));
   const seats = upTo(world).map((r) => {
     const [x, y] = place(r);
-    const seat = drawn("g", { transform: `translate(${x} ${y})` });
+    const seat = svg("g", { transform: `translate(${x} ${y})` });
     const box = { x: -43, y: -19, width: 86, height: 38, rx: 4 };
-    const asks = drawn("text", { y: 12, class: "cw-asks" });
-    seat.append(drawn("rect", { class: "cw-seat", ...box }),
-      drawn("text", { y: -4 }, `rank ${r}`), asks);
+    const asks = svg("text", { y: 12, class: "cw-asks" });
+    seat.append(svg("rect", { class: "cw-seat", ...box }),
+      svg("text", { y: -4 }, `rank ${r}`), asks);
     table.append(seat);
     return asks;
   });
   const cards = upTo(world).map((b) => {
-    const arm = drawn("g", { class: "cw-arm" });
-    const lift = drawn("g", { transform: "translate(0 -46)" });
-    const card = drawn("g", { class: "cw-card" });
+    const arm = svg("g", { class: "cw-arm" });
+    const lift = svg("g", { transform: "translate(0 -46)" });
+    const card = svg("g", { class: "cw-card" });
     const box = { y: -14, width: 24, height: 28 };
     card.append(
-      drawn("rect", { class: "cw-keys", x: -24, ...box }),
-      drawn("rect", { class: "cw-values", x: 0, ...box }),
-      drawn("text", { y: 5 }, `KV ${b}`));
-    const middle = drawn("g", { transform: "translate(160 135)" });
+      svg("rect", { class: "cw-keys", x: -24, ...box }),
+      svg("rect", { class: "cw-values", x: 0, ...box }),
+      svg("text", { y: 5 }, `KV ${b}`));
+    const middle = svg("g", { transform: "translate(160 135)" });
     lift.append(card);
     arm.append(lift);
     middle.append(arm);

@@ -1,6 +1,6 @@
 // Heads that share keys and values: what a token leaves behind, four ways.
 import {
-  change, element, fill, option, slider, summary, unique, watch,
+  change, element, fill, option, slider, summary, svg, unique, watch,
 } from "./controls.js";
 
 const BYTES_A_NUMBER = 2;
@@ -37,14 +37,6 @@ function parts(way, sizes) {
 
 const numbersOf = (way, sizes) =>
   parts(way, sizes).reduce((sum, [, , count]) => sum + count, 0);
-
-function svg(tag, attributes, ...children) {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes))
-    made.setAttribute(name, value);
-  made.append(...children);
-  return made;
-}
 
 const box = (x, y, width, height, kind) =>
   svg("rect", { x, y, width, height, rx: 1.5, class: kind });

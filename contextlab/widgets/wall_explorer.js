@@ -1,6 +1,6 @@
 // Double the text: pairs, bytes and FLOPs against a cost that is linear.
 import {
-  change, element, fill, option, slider, summary, unique, watch,
+  change, element, fill, option, slider, summary, svg, unique, watch,
 } from "./controls.js";
 
 const BYTES_A_SCORE = 4;  // float32
@@ -43,14 +43,6 @@ function said(count, value) {
   if (value < 1e15) return inUnits(value, 1000, WORDS);
   const [digits, power] = value.toExponential(1).split("e+");
   return `${digits}·10${superscript(power)}`;
-}
-
-function svg(tag, attributes, ...children) {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes))
-    made.setAttribute(name, value);
-  made.append(...children);
-  return made;
 }
 
 function render({ model, el }) {
