@@ -357,15 +357,23 @@ def export(
 
 
 @app.command()
-def doctor() -> None:
+def doctor(
+    chapters: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Chapters whose reference is judged; "
+            "the first if none is named."
+        ),
+    ] = None,
+) -> None:
     """Say what this machine can do: how safely it grades, and whether at all.
 
-    Example: `python -m autograder doctor`
+    Example: `python -m autograder doctor attention`
     """
     from autograder.doctor import examine
 
     fell_short = False
-    for finding in examine():
+    for finding in examine(select(chapters or [])[: None if chapters else 1]):
         console.print(show.finding(finding))
         fell_short |= finding.well is False
     raise typer.Exit(1 if fell_short else 0)

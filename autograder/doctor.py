@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from autograder.chapters import ROOT, chapters
+from autograder.chapters import ROOT, Chapter, chapters
 from autograder.engine import FLOOR, Station
 from autograder.errors import CourseError
 from autograder.execution import sandbox
@@ -73,12 +73,12 @@ class Finding:
     remedy: str = ""
 
 
-def examine() -> Iterator[Finding]:
-    """Look at everything in turn."""
+def examine(judged: list[Chapter]) -> Iterator[Finding]:
+    """Look at everything in turn, and judge some chapters' references."""
     yield python()
     yield from protection()
     yield escapes()
-    yield from references()
+    yield from references(judged)
     yield from options()
 
 
@@ -152,12 +152,12 @@ def _accept(server: socket.socket) -> None:
         server.accept()[0].close()
 
 
-def references() -> Iterator[Finding]:
+def references(judged: list[Chapter]) -> Iterator[Finding]:
     """See whether the reference answers pass, judged as a student's are."""
     from autograder.submissions import read
 
     with Station(floor=sandbox.LEVELS[0]) as station:
-        for chapter in chapters():
+        for chapter in judged:
             what = f"Chapter {chapter.name}"
             answers = chapter.root / "solutions" / f"{chapter.name}.py"
             start = time.perf_counter()

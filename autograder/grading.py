@@ -8,6 +8,8 @@ file last: a run that is ended at any time is continued by the next one.
 
 import json
 import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
@@ -235,9 +237,18 @@ def grade(
         on_progress(0, batch.total)
         if todo:
             try:
-                with pool.judges(workers, cluster) as (executor, window):
+                with (
+                    _ctrl_c_waits() as stop_here,
+                    pool.judges(workers, cluster) as (executor, window),
+                ):
                     verdicts = _judged(
-                        todo, gradebook, executor, window, floor, exercise
+                        todo,
+                        gradebook,
+                        executor,
+                        window,
+                        floor,
+                        exercise,
+                        stop_here,
                     )
                     for verdict in verdicts:
                         batch.verdicts.append(verdict)
@@ -307,6 +318,33 @@ def _known(gradebook: Gradebook) -> set[tuple[str, str]]:
 
 
 # -------------------------------------------------------------------- Judging
+@contextmanager
+def _ctrl_c_waits() -> Iterator[Callable[[], None]]:
+    """Let Ctrl-C wait until a grade is written and counted; twice, not.
+
+    Yields:
+        What raises KeyboardInterrupt if there was one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None  # only the main thread hears of it
+        return
+    pressed = []
+
+    def press(*_: object) -> None:
+        pressed.append(True)
+        signal.signal(signal.SIGINT, before)
+
+    def stop_here() -> None:
+        if pressed:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield stop_here
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _judged(
     todo: list[Submission],
     gradebook: Gradebook,
@@ -314,14 +352,17 @@ def _judged(
     window: int,
     floor: str,
     exercise: str | None,
+    stop_here: Callable[[], None],
 ) -> Iterator[Verdict]:
     """Judge submissions and write down each verdict, as they come in.
 
-    Only a window of them is in flight: what was read takes memory.
+    Only a window of them is in flight: what was read takes memory. Between
+    one and the next, ``stop_here`` may raise.
     """
     waiting = deque(todo)
     flying: dict[Future, _Taken] = {}
     while waiting or flying:
+        stop_here()
         while waiting and len(flying) < window:
             submission = waiting.popleft()
             try:
@@ -335,8 +376,9 @@ def _judged(
             cells = taken.handed_in.cells
             task = pool.task(submission.chapter, cells, floor)
             flying[executor.submit(pool.judge, task)] = taken
-        done, _ = wait(flying, timeout=1, return_when=FIRST_COMPLETED)
+        done, _ = wait(flying, timeout=0.2, return_when=FIRST_COMPLETED)
         for future in done:
+            stop_here()
             taken = flying.pop(future)
             try:
                 judged = future.result()

@@ -313,7 +313,7 @@ def _wait(
             _fail(processes, folder)
         if all(code is not None for code in codes):
             return
-        if not started and all(_at(folder, rank) for rank in range(world)):
+        if not started and all(_at(folder, one) for one in range(world)):
             started, deadline = True, time.monotonic() + timeout
         if time.monotonic() > deadline:
             _time_out(world, folder, timeout if started else LONGEST_START)
@@ -338,7 +338,7 @@ def _fail(processes: list[subprocess.Popen], folder: Path) -> None:
 
 def _time_out(world: int, folder: Path, timeout: float) -> None:
     """Say where each rank is, those first that the others wait for."""
-    places = [_at(folder, rank) or "starts" for rank in range(world)]
+    places = [_at(folder, one) or "starts" for one in range(world)]
     order = sorted(range(world), key=lambda r: places[r].startswith("waits"))
     said = "; ".join(f"rank {rank} {places[rank]}" for rank in order)
     raise RankError(f"the ring was not done after {timeout:g} s: {said}")

@@ -68,7 +68,7 @@ def alive(pid: int) -> bool:
 # ------------------------------------------------------------------ Processes
 def test_processes_do_what_the_simulation_does() -> None:
     blocks, right = text(24, 3)
-    simulated = ring.simulate(ring_attention, blocks)
+    simulated = ring.simulate(ring_attention, blocks, weigh=True)
     real = ring.launch(ring_attention, blocks)
     output = zigzag_merge([rank.result[0] for rank in real])
     assert torch.allclose(output, right, atol=1e-12)

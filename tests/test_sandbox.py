@@ -15,7 +15,7 @@ from tests.hostile.ordinary_user import as_ordinary_user, why_not
 
 __all__ = ["command"]
 
-DOCTOR = [sys.executable, "-m", "autograder", "doctor"]
+DOCTOR = [sys.executable, "-m", "autograder", "doctor", "attention"]
 SAFE = "has no files but its own, no network, no other process"
 
 
@@ -65,7 +65,7 @@ def test_limits_alone_are_not_enough(tmp_path):
 
 
 def test_the_doctor_of_this_machine(command):
-    ended = command("doctor")
+    ended = command("doctor", "attention")
     assert SAFE in " ".join(ended.out.split())
     assert "the reference gets 28 of 28 points" in ended.out
     assert ended.code == 0
