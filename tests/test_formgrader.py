@@ -1,14 +1,7 @@
 """nbgrader's formgrader opens on a graded course, in a real browser."""
 
-import os
 import re
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-from urllib.request import urlopen
 
 import pytest
 from playwright.sync_api import expect
@@ -19,18 +12,17 @@ from autograder.release import release
 from tests.browsing import Watch, browser
 from tests.commands import command
 from tests.graded import put_grades
+from tests.jupyter import TOKEN, serving
 
 __all__ = ["browser", "command"]
 
 CHAPTER = find("attention")
-TOKEN = "a-token"
 SAYS = "You divide by D, not by its root."
 # nbgrader's page asks a server on the network for MathJax, version 2.
 MATHJAX = re.compile(r"https://cdnjs\.cloudflare\.com/ajax/libs/mathjax/.*")
 NO_MATHJAX = """window.MathJax = new Proxy(() => {}, {
     get: (target, name, all) => all
 });"""
-START = 40  # seconds
 
 
 @pytest.fixture(scope="module")
@@ -55,43 +47,14 @@ def course(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(course, tmp_path_factory):
     """Start Jupyter's server as a teacher would, on the course."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("jupyter") / "log"
-    home = {"JUPYTER_RUNTIME_DIR": str(log.parent)}
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "jupyter", "server"),
-                *("--no-browser", "--allow-root", f"--port={port}"),
-                "--ServerApp.port_retries=0",
-                f"--IdentityProvider.token={TOKEN}",
-                f"--ServerApp.root_dir={course.root.parent}",
-                f"--CourseDirectory.root={course.root}",
-            ],
-            cwd=ROOT,
-            env=os.environ | home,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-        )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        wait_for(f"{address}/api?token={TOKEN}", process, log)
+    with serving(
+        "server",
+        f"--ServerApp.root_dir={course.root.parent}",
+        f"--CourseDirectory.root={course.root}",
+        cwd=ROOT,
+        scratch=tmp_path_factory.mktemp("jupyter") / "scratch",
+    ) as address:
         yield address
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=20)
-
-
-def wait_for(url, process, log):
-    until = time.monotonic() + START
-    while time.monotonic() < until and process.poll() is None:
-        try:
-            return urlopen(url, timeout=5).close()
-        except OSError:
-            time.sleep(0.2)
-    raise AssertionError(f"Jupyter's server did not start:\n{log.read_text()}")
 
 
 @pytest.fixture
