@@ -3,7 +3,8 @@
 ``python -m contextlab.scale`` runs the labs and, with ``--save``, writes
 ``book/_data/scale/LAB-DEVICE.json``; a page shows these files. A lab is a
 module with ``FUNCTIONS``, the exercises that it measures, ``run``, which takes
-them and measures, and ``draw``, which makes the figure.
+them and returns or yields rows, and ``draw``, which makes the figure. One that
+needs several GPUs says in ``GPUS`` how many.
 """
 
 import json
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 DATA = Path(__file__).resolve().parents[2] / "book" / "_data" / "scale"
-LABS = ("quadratic", "flash", "kvcache", "mla", "sparse", "ssm")
+LABS = ("quadratic", "flash", "kvcache", "mla", "sparse", "ring", "ssm")
 
 Record = dict[str, Any]
 
@@ -27,25 +28,42 @@ def show(lab: str, *functions: Callable) -> None:
         lab: one of ``LABS``.
         functions: your answers to the exercises that it measures.
     """
-    from contextlab.scale import device
     from contextlab.training import is_grading
 
     if is_grading():
         return
-    record = measure(lab, *functions) if device.HAS_GPU else read(lab)
+    here = can_measure(lab)
+    record = measure(lab, *functions) if here else read(lab)
     import_module(f"contextlab.scale.{lab}").draw(record)
 
 
-def measure(lab: str, *functions: Callable) -> Record:
-    """Run a lab on this device; as ``show``."""
+def can_measure(lab: str) -> bool:
+    """Say whether this machine has the GPUs that a lab needs."""
+    import torch
+
+    module = import_module(f"contextlab.scale.{lab}")
+    return torch.cuda.device_count() >= getattr(module, "GPUS", 1)
+
+
+def measure(
+    lab: str,
+    *functions: Callable,
+    keep: Callable[[Record], object] = lambda record: None,
+) -> Record:
+    """Run a lab on this device.
+
+    Args:
+        lab: as for ``show``.
+        functions: as for ``show``.
+        keep: is given the record after each row, in case there is no next.
+    """
     from contextlab.scale import device
 
-    rows = import_module(f"contextlab.scale.{lab}").run(*functions)
-    return {
-        "made": device.made_by(),
-        "limits": device.limits(),
-        "rows": rows,
-    }
+    record = {"made": device.made_by(), "limits": device.limits(), "rows": []}
+    for row in import_module(f"contextlab.scale.{lab}").run(*functions):
+        record["rows"].append(row)
+        keep(record)
+    return record
 
 
 def read(lab: str) -> Record:
@@ -79,4 +97,6 @@ def write(lab: str, record: Record) -> Path:
 def source(record: Record) -> str:
     """Say in a line where a result comes from."""
     made = record["made"]
-    return f"{made['device']}, torch {made['torch']}, {made['date']}"
+    gpus = max((row.get("gpus", 1) for row in record["rows"]), default=1)
+    many = f"{gpus} × " if gpus > 1 else ""
+    return f"{many}{made['device']}, torch {made['torch']}, {made['date']}"

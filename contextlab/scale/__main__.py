@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 
 from contextlab import scale
@@ -24,10 +25,14 @@ def main() -> None:
             f"{', '.join(scale.LABS)}"
         )
     for lab in chosen.labs or scale.LABS:
+        if device.HAS_GPU and not scale.can_measure(lab):
+            print(f"{lab} needs more GPUs than there are", flush=True)
+            continue
         print(f"{lab} on {device.name()}", flush=True)
-        record = scale.measure(lab, *references(lab))
+        keep = partial(scale.write, lab) if chosen.save else id
+        scale.measure(lab, *references(lab), keep=keep)
         if chosen.save:
-            print(f"written to {scale.write(lab, record)}")
+            print(f"written to {scale.DATA}", flush=True)
 
 
 def references(lab: str) -> list[Callable]:

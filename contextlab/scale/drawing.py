@@ -11,7 +11,7 @@ from contextlab import figures, scale
 from contextlab.measuring import in_words
 from contextlab.scale.device import median
 
-Cost = Callable[[dict[str, Any]], float]
+Cost = Callable[[dict[str, Any]], float | None]
 
 
 def panels(
@@ -25,7 +25,7 @@ def panels(
         record: what a lab has measured.
         colors: of each way to do it, by its name in the rows.
         costs: what to draw, by the title of its panel: the label of the axis,
-            and what a row costs.
+            and what a row costs, or None if it isn't drawn there.
 
     Returns:
         The figure, and its panels in order; both axes are logarithmic.
@@ -34,11 +34,11 @@ def panels(
     for ax, (title, (label, cost)) in zip(axes[0], costs.items(), strict=True):
         for what, color in colors.items():
             rows = [r for r in record["rows"] if r["what"] == what]
-            done = [r for r in rows if "ms" in r]
+            done = [(r["n"], cost(r)) for r in rows if "ms" in r]
+            done = [point for point in done if point[1] is not None]
             if done:
                 ax.plot(
-                    [r["n"] for r in done],
-                    [cost(r) for r in done],
+                    *zip(*done, strict=True),
                     "o-",
                     color=color,
                     label=what if ax is axes[0, 0] else None,

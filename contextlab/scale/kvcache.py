@@ -1,7 +1,7 @@
 """Lab 08: one more token, with caches that lie in different ways."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -36,7 +36,7 @@ COLORS = {
 Given = tuple[Tensor, Tensor, Tensor]
 
 
-def run(new_cache: Callable, new_pages: Callable) -> list[dict[str, Any]]:
+def run(new_cache: Callable, new_pages: Callable) -> Iterator[dict[str, Any]]:
     """Let one layer read one more token after texts of many lengths.
 
     Args:
@@ -46,7 +46,6 @@ def run(new_cache: Callable, new_pages: Callable) -> list[dict[str, Any]]:
     Raises:
         AssertionError: if two ways differ.
     """
-    rows: list[dict[str, Any]] = []
     for n in LENGTHS:
         text = tuple(
             draw_numbers(1, heads, n, WIDTH)
@@ -63,8 +62,7 @@ def run(new_cache: Callable, new_pages: Callable) -> list[dict[str, Any]]:
                 continue
             error = relative_error(make(text)()[:, :, -1:], right)
             assert error < 0.02, f"{what} is wrong at {n}: {error:.1e}"
-            rows.append(measure(what, make(text), n=n, error=error))
-    return rows
+            yield measure(what, make(text), n=n, error=error)
 
 
 def draw_numbers(*shape: int) -> Tensor:
