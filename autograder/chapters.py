@@ -15,6 +15,7 @@ It has three readers:
 
 from __future__ import annotations
 
+import re
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -34,6 +35,7 @@ PAGE_ONLY = "page-only"
 BEGIN_SOLUTION = "### BEGIN SOLUTION"
 
 
+NAMES_CODE = re.compile("^:(?:exercise|given): ", re.MULTILINE)
 NOT_WRITTEN = "is not written yet."  # what is said of an open exercise
 
 
@@ -88,6 +90,11 @@ class Chapter:
     def root(self) -> Path:
         """Return the folder that holds ``book/`` and ``solutions/``."""
         return self.path.parent.parent
+
+    @property
+    def names_code(self) -> bool:
+        """Return whether any cell is to be filled."""
+        return bool(NAMES_CODE.search(self.text))
 
     @cached_property
     def text(self) -> str:
@@ -159,7 +166,8 @@ class Chapter:
 
         The page is executed anew when its source changes. So the reference
         stands there as source, not as an import, above a fingerprint of what
-        is imported.
+        is imported. An appendix has no exercises: there it stands below the
+        functions that it is given, unseen.
         """
         from nbformat.v4 import new_code_cell
 
@@ -172,6 +180,8 @@ class Chapter:
         cells = []
         for stub, full in zip(page.cells, self.filled.cells, strict=True):
             cells.append(stub)
+            if _has_tag(stub, "given") and _has_tag(stub, "remove-cell"):
+                stub.source += f"\n# contextlab {imported.hexdigest()}"
             if stub.metadata.get("nbgrader", {}).get("solution"):
                 hidden = new_code_cell(
                     f"{full.source}\n# contextlab {imported.hexdigest()}",

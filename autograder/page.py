@@ -3,24 +3,31 @@
 - the interactive figures, in one classic script: a page opened from a file
   may not import modules;
 - the fonts of the text, within a stylesheet;
-- one download button, for the notebook of the reader;
+- one download button, for the notebook of the reader, and doors that open it;
+- at the foot of a page that runs code, when and with what it was computed;
 - chapters that have the number of their file: ``02-attention`` is chapter 2;
 - the theme's icons as its font alone: the same as a script are 1.5 MB;
 - no Thebe, which Jupyter Book puts on every page even where it is off.
 """
 
 import re
+import subprocess
 from base64 import b64encode
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
+from platform import python_version
 from typing import Any
 
 from docutils import nodes
+from myst_nb.sphinx_ import NbMetadataCollector
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx_external_toc.collectors import (
     TocTreeCollectorWithStyles as TocCollector,
 )
 
+from autograder import publish
 from contextlab import widgets
 
 FIGURES = "figures.js"
@@ -111,9 +118,14 @@ def finish_page(
         for button in context.get("header_buttons", [])
         if button.get("label") != "download-buttons"
     ]
+    home = app.config.repository
     if CHAPTER_NUMBER.search(pagename):
         url = context["pathto"](f"_sources/{pagename}.ipynb", resource=True)
-        context["header_buttons"].append(download_button(url))
+        context["header_buttons"] += [
+            download_button(url),
+            open_button(publish.doors(pagename, home)),
+        ]
+    context["body"] += foot(app, pagename, home)
 
 
 def download_button(url: str) -> dict[str, str]:
@@ -126,6 +138,70 @@ def download_button(url: str) -> dict[str, str]:
         "tooltip": "Download this chapter as a notebook, without the answers",
         "label": "download-notebook",
     }
+
+
+def open_button(doors: dict[str, str]) -> dict[str, Any]:
+    """Return the theme's description of a menu of places."""
+    tooltips = {"JupyterLab": "In a JupyterLab started beside the notebooks"}
+    return {
+        "type": "group",
+        "icon": "fas fa-rocket",
+        "tooltip": "Open this chapter's notebook",
+        "label": "open-notebook",
+        "buttons": [
+            {
+                "type": "link",
+                "url": url,
+                "icon": "fas fa-play",
+                "text": name,
+                "tooltip": tooltips.get(
+                    name, f"On {name}, without the answers"
+                ),
+                "label": f"open-in-{name.lower()}",
+            }
+            for name, url in doors.items()
+        ],
+    }
+
+
+def foot(app: Sphinx, pagename: str, home: str) -> str:
+    """Say when and with what a page was computed, and where to mend it."""
+    if pagename not in app.env.found_docs:
+        return ""
+    said = []
+    done = NbMetadataCollector.get_exec_data(app.env, pagename)
+    if done and done["runtime"] is not None:
+        day = datetime.fromtimestamp(done["mtime"], tz=UTC)
+        said.append(
+            f"The cells of this page ran on {day:%d %B %Y}, in "
+            f"{done['runtime']:.0f} s, with Python {python_version()} and "
+            f"PyTorch {version('torch')}, from {commit(app, pagename)}."
+        )
+    path = Path(app.env.doc2path(pagename)).relative_to(app.srcdir)
+    if home:
+        said.append(
+            f'<a href="{home}/edit/main/{path.as_posix()}">Edit this page</a>'
+        )
+    return f'<p class="computed">{" ".join(said)}</p>' if said else ""
+
+
+def commit(app: Sphinx, pagename: str) -> str:
+    """Name the commit that last changed what a page is made of."""
+    files = sorted(
+        {app.env.doc2path(pagename)}
+        | {
+            str(Path(app.srcdir, path))
+            for path in app.env.dependencies[pagename]
+        }
+    )
+    asked = ["git", "log", "-1", "--format=commit %h", "--", *files]
+    try:
+        ended = subprocess.run(
+            asked, cwd=app.srcdir, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "a copy without its history"
+    return ended.stdout.strip() or "files that are in no commit yet"
 
 
 def number_by_file(

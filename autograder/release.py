@@ -70,8 +70,7 @@ def student_requirements(root: Path) -> str:
             f"{pins} is missing; the students' requirements are taken from it"
         )
     lines = pins.read_text(encoding="utf-8").splitlines()
-    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    needed = [_package(line) for line in project["dependencies"]]
+    needed = student_packages(root)
     for name in needed:
         if name not in map(_package, lines):
             raise CourseError(
@@ -80,6 +79,12 @@ def student_requirements(root: Path) -> str:
             )
     kept = [x for x in lines if x.startswith("--") or _package(x) in needed]
     return "\n".join([*kept, ""])
+
+
+def student_packages(root: Path) -> list[str]:
+    """Return the packages that a notebook needs, as pyproject.toml says."""
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    return [_package(line) for line in project["dependencies"]]
 
 
 def _package(requirement: str) -> str:

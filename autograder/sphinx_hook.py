@@ -1,9 +1,7 @@
 """Tell Sphinx how to read a chapter, and what its readers download."""
 
 import os
-import shutil
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import ModuleType
 
 import jupytext
@@ -13,6 +11,7 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
+from autograder import publish
 from autograder.chapters import (
     MYST,
     ROOT,
@@ -23,7 +22,7 @@ from autograder.chapters import (
 from autograder.errors import CourseError
 from autograder.excerpts import Module
 from autograder.misconceptions import catalogue
-from autograder.release import bundle
+from autograder.syllabus import ChapterEntry, Course, CourseMap
 
 
 class Reference(SphinxDirective):
@@ -73,9 +72,9 @@ def _table(chapter: Chapter, book: ModuleType) -> list[str]:
 
 
 def fill_chapter(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Replace the prose of a chapter by its page, code and all."""
-    chapter = _chapter(app, docname)
-    if chapter is None:
+    """Replace prose that names code by its page, code and all."""
+    chapter = Chapter(Path(app.env.doc2path(docname)).resolve())
+    if not chapter.names_code:
         return
     try:
         for path in chapter.sources:
@@ -93,15 +92,9 @@ def offer_student_notebook(app: Sphinx, exception: Exception | None) -> None:
     """
     if exception or app.builder.format != "html":
         return
-    sources = Path(app.outdir, "_sources")
-    written = []
-    for docname in sorted(app.env.found_docs):
-        if chapter := _chapter(app, docname):
-            written.append(sources / f"{docname}.ipynb")
-            jupytext.write(chapter.for_student(), written[-1], fmt="ipynb")
-    with TemporaryDirectory() as folder:
-        archive = bundle(written, Path(folder))
-        shutil.copy(archive, sources / archive.name)
+    found = ((name, _chapter(app, name)) for name in app.env.found_docs)
+    written = [(name, chapter) for name, chapter in found if chapter]
+    publish.write(Path(app.outdir), sorted(written), app.config.repository)
 
 
 def _chapter(app: Sphinx, docname: str) -> Chapter | None:
@@ -112,8 +105,12 @@ def _chapter(app: Sphinx, docname: str) -> Chapter | None:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directives and the two hooks."""
     os.environ["CONTEXTLAB_PAGE"] = "1"  # the kernels of the page inherit it
+    app.add_config_value("repository", publish.repository(), "html")
     app.add_directive("reference", Reference)
     app.add_directive("mistakes", Mistakes)
+    app.add_directive("course", Course)
+    app.add_directive("course-map", CourseMap)
+    app.add_directive("chapter-entry", ChapterEntry)
     app.connect("source-read", fill_chapter)
     app.connect("build-finished", offer_student_notebook)
     return {"parallel_read_safe": True}
