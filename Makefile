@@ -4,16 +4,18 @@
 PYTHON ?= $(shell for p in python3 python python3.13 python3.12 python3.11; do \
 	"$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' \
 	2>/dev/null && { echo "$$p"; break; }; done)
-BIN := .venv/bin
+BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 SAMPLE := _build/sample-class
 export PYTHONUTF8 := 1
 
-.PHONY: help setup course site sample test lint pins clean
+.PHONY: help setup course site pdf links sample test lint pins clean
 
 help:
 	@echo "make course  build the book, release the notebooks, grade a sample class"
 	@echo "make test    run every test"
 	@echo "make site    build the book alone, into _build/html"
+	@echo "make pdf     print the book into _build/book.pdf, by a browser"
+	@echo "make links   ask the network whether the book's links lead somewhere"
 	@echo "make lint    check the style of the code"
 	@echo "make pins    renew requirements.txt"
 	@echo "make clean   remove what was built (never course/, which holds grades)"
@@ -37,6 +39,13 @@ course: site
 
 site: setup
 	$(BIN)/jupyter-book build -n -W .
+
+pdf: setup
+	$(BIN)/jupyter-book build -n -W --builder singlehtml .
+	$(BIN)/python -m autograder.print
+
+links: setup
+	$(BIN)/jupyter-book build -n -W --builder linkcheck .
 
 sample: setup
 	$(BIN)/python -m autograder sample --course $(SAMPLE)

@@ -43,7 +43,7 @@ from autograder.settings import FILE, Settings, read_settings
 
 COURSE_ID = "context-windows"  # in the gradebook and in nbgrader's exchange
 
-CELL_TIMEOUT = 15  # seconds that one cell of a submission may run
+CELL_TIMEOUT = 60  # seconds that one cell of a submission may run
 MOST_LINES = 200  # lines of output that are kept of one cell
 ERROR = re.compile(r"[\w.]+(Error|Exception|Entry)\b")
 TIMESTAMP = "timestamp.txt"  # nbgrader's, beside a notebook handed in

@@ -1,53 +1,28 @@
-"""A browser for the tests of the site and of the interactive figures.
-
-Playwright drives the browser of the machine: Debian's ``chromium``, or what
-the environment variable CHROMIUM names. Nothing is downloaded.
-"""
+"""A browser for the tests of the site and of the interactive figures."""
 
 import functools
 import os
-import shutil
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = [
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
-
-
-def find_browser() -> str | None:
-    """Return the path of a browser, or None."""
-    named = os.environ.get("CHROMIUM")
-    return named or next(filter(None, map(shutil.which, NAMES)), None)
+from autograder.browser import MISSING, find_browser, running
 
 
 @pytest.fixture(scope="module")  # Playwright's loop must end with the module
 def browser() -> Iterator[Browser]:
     """Start one browser; without one, skip, or fail where CI is set."""
-    path = find_browser()
-    if path is None:
-        missing = "no browser: install chromium, or name one by CHROMIUM"
+    program = find_browser()
+    if program is None:
         if os.environ.get("CI") == "true":
-            pytest.fail(missing)
-        pytest.skip(missing)
-    as_root = hasattr(os, "geteuid") and os.geteuid() == 0
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(
-            executable_path=path,
-            args=FLAGS + ["--no-sandbox"] * as_root,
-        )
-        yield running
-        running.close()
+            pytest.fail(MISSING)
+        pytest.skip(MISSING)
+    with running(program) as started:
+        yield started
 
 
 class QuietHandler(SimpleHTTPRequestHandler):

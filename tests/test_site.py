@@ -1,5 +1,6 @@
 """The built site in a real browser, with every way to the network closed."""
 
+import functools
 import gzip
 import os
 import re
@@ -7,13 +8,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 from zipfile import ZipFile
 
 import nbformat
 import pytest
 import yaml
 from axe_playwright_python.sync_playwright import Axe
+from bs4 import BeautifulSoup
 from filelock import FileLock
 from playwright.sync_api import Browser, Page
 
@@ -199,6 +203,62 @@ def test_download_is_the_students_notebook(
     assert stubs >= len(chapter.exercises)
     assert not [line for line in lines if "### BEGIN" in line]
     assert not kept_back(chapter, [chapter]) & {line.strip() for line in lines}
+
+
+def test_jupyterlab_opens_a_notebook_of_the_download(
+    open_page: Opener, site: Path
+) -> None:
+    with ZipFile(site / "_sources/student-bundle.zip") as archive:
+        names = {name.partition("/")[2] for name in archive.namelist()}
+    for chapter in WRITTEN:
+        page, _ = open_page(f"book/{chapter.stem}.html")
+        link = page.locator(".btn-open-in-jupyterlab")
+        url = link.get_attribute("href")
+        assert url.startswith("http://localhost:8888/lab/tree/")
+        assert url.rpartition("/")[2] in names
+
+
+@pytest.mark.parametrize("path", [*PAGES, "search", "genindex"])
+def test_every_link_within_the_site_leads_somewhere(
+    site: Path, path: str
+) -> None:
+    soup = parsed(site / f"{path}.html")
+    broken = []
+    for link in soup.find_all("a", href=True):
+        url = urlsplit(link["href"])
+        if url.scheme or url.netloc:
+            continue
+        file = site / path
+        if url.path:
+            file = file.parent / unquote(url.path)
+        else:
+            file = file.with_name(f"{file.name}.html")
+        ids = anchors(file.resolve()) if file.suffix == ".html" else set()
+        if not file.is_file() or (url.fragment and url.fragment not in ids):
+            broken.append(link["href"])
+    assert not broken
+
+
+@functools.cache
+def parsed(file: Path) -> BeautifulSoup:
+    """Parse a page, once."""
+    return BeautifulSoup(file.read_bytes(), "html.parser")
+
+
+@functools.cache
+def anchors(file: Path) -> set[str]:
+    """Return what a link to a page may name."""
+    if not file.is_file():
+        return set()
+    return {tag["id"] for tag in parsed(file).find_all(id=True)}
+
+
+def test_a_chapter_says_when_it_was_computed(open_page: Opener) -> None:
+    for chapter in WRITTEN:
+        page, _ = open_page(f"book/{chapter.stem}.html")
+        foot = page.locator(".computed").inner_text()
+        assert re.search(r"ran on \d\d \w+ 20\d\d, in \d+ s", foot), foot
+        assert f"PyTorch {version('torch')}" in foot
 
 
 def test_all_notebooks_come_with_what_they_need(open_page: Opener) -> None:
