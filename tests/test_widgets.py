@@ -13,7 +13,9 @@ import torch
 from playwright.sync_api import Browser, Page
 
 from contextlab import conversation, figures, tokens, widgets
+from contextlab.capstone import Design, Keep
 from contextlab.sharing import PUBLISHED
+from solutions.capstone import flops_per_token, kv_bytes_per_token
 from solutions.flash import hbm_bytes
 from solutions.kvcache import kv_cache_bytes
 from solutions.memory import VectorMemory
@@ -1207,3 +1209,160 @@ def test_a_ring_that_does_not_fit_is_refused() -> None:
             widgets.ring_explorer(*sizes)
     with pytest.raises(ValueError, match="layout must be one of contiguous"):
         widgets.ring_explorer(layout="random")
+
+
+def _needles(**settings: int) -> tuple[widgets.PageFigure, torch.Tensor]:
+    """Make a needle explorer of three mechanisms, two seeds."""
+    recall = torch.rand(3, 2, 3, 4, generator=torch.Generator().manual_seed(0))
+    recall[2] = 0.0
+    return widgets.needle_explorer(
+        ["full", "window", "<none>"], [64, 128, 256], [0.0, 0.25, 0.5, 1.0],
+        recall, chance=0.1, trials=20, **settings,
+    ), recall  # fmt: skip
+
+
+@pytest.mark.usefixtures("on_page")
+def test_the_needle_explorer_shows_the_recall_it_is_given(bare: Page) -> None:
+    figure, recall = _needles(left=1, right=2)
+    mount(bare, "needle_explorer", figure)
+    tables = bare.get_by_role("table")
+    for name, side in ((1, 0), (2, 1)):
+        said = tables.nth(side).locator("td .cw-aloud").all_inner_texts()
+        mean = recall[name].mean(0).flatten()
+        assert [float(x) for x in said] == pytest.approx(
+            mean.tolist(), abs=0.0056
+        )
+    signs = tables.nth(1).locator("td [aria-hidden]").all_inner_texts()
+    assert signs == ["·"] * 12  # no better than guessing
+    bare.get_by_label("On the left").select_option("full")
+    bare.get_by_label("Length").press("Home")
+    bare.get_by_label("Depth").press("End")
+    low, high = recall[0, :, 0, 3].aminmax()
+    said = bare.get_by_role("status").inner_text()
+    assert said == (
+        f"On the left, full finds {recall[0, :, 0, 3].mean():.2f} "
+        f"({low:.2f} to {high:.2f} by seed); on the right, <none> finds 0.00 "
+        "(with every seed)."
+    )
+    slider = bare.get_by_label("Length")
+    assert slider.get_attribute("aria-valuetext") == "64 tokens"
+    assert (
+        "2 tokens before the end" in bare.locator(".cw-numbers").inner_text()
+    )
+
+
+@pytest.mark.usefixtures("on_page")
+def test_a_cell_of_the_needle_explorer_can_be_picked(bare: Page) -> None:
+    figure, _ = _needles()
+    mount(bare, "needle_explorer", figure)
+    bare.get_by_role("table").nth(1).locator("td").nth(5).click()
+    for side in (0, 1):
+        cells = bare.get_by_role("table").nth(side).locator("td")
+        marked = cells.evaluate_all(
+            "all => all.map(e => e.className === 'cw-needle')"
+        )
+        assert marked == [n == 5 for n in range(12)]
+    assert bare.evaluate("[model.get('length'), model.get('depth')]") == [1, 1]
+
+
+def test_needles_of_other_shapes_are_refused() -> None:
+    given = ["a", "b"], [64], [0.0, 1.0]
+    with pytest.raises(ValueError, match=r"need recall of shape \(2, 3, 1, 2"):
+        widgets.needle_explorer(
+            *given, torch.rand(2, 3, 2, 2), chance=0.1, trials=9
+        )
+    with pytest.raises(ValueError, match="there is no mechanism 0 or 2"):
+        widgets.needle_explorer(
+            *given, torch.rand(2, 3, 1, 2), chance=0.1, trials=9, right=2
+        )
+
+
+# ------------------------------------------------------- A design's budget
+
+KEPT = ("window", "memory", "retrieved", "bits")
+PLANS = [
+    {
+        "name": name,
+        "n_kv_heads": shared,
+        "rope": "ntk",
+        "layers": [dict(zip(KEPT, keep, strict=True)) for keep in layers],
+        "results": [{"recall": recall, "kv_bytes": cost, "flops": cost}],
+    }
+    for name, shared, layers, recall, cost in (
+        ("<all>", 4, [(64, 0, None, 16)] * 2, 0.75, 100.0),
+        ("some", 1, [(8, 40, 4, 4), (3, 0, None, 8)], 0.5, 10.0),
+    )
+] + [{"name": "secret", "results": [{"recall": 1.0}]}]
+PLAN_SIZES = {"n_tokens": 64, "n_heads": 4, "width": 6}
+
+
+def budget(**settings) -> widgets.PageFigure:
+    """Make a budget explorer of two designs and one that is hidden."""
+    given = {"weights": {4: 900, 1: 700}, "budget": (20.0, 6_000)}
+    return widgets.budget_explorer(PLANS, **given | PLAN_SIZES | settings)
+
+
+@pytest.mark.usefixtures("on_page")
+def test_the_budget_equals_the_bills_of_chapter_15(bare: Page) -> None:
+    figure = budget()
+    assert "secret" not in figure.without
+    assert figure.state["kv_heads"] == 1  # the first that fits
+    mount(bare, "budget_explorer", figure)
+    numbers = bare.locator(".cw-numbers")
+    for label, row, weights in (
+        ("<all>", PLANS[0], 900),
+        ("some", PLANS[1], 700),
+    ):
+        bare.get_by_label(label).check()
+        plan = Design(
+            tuple(Keep(**keep) for keep in row["layers"]), row["n_kv_heads"]
+        )
+        held = kv_bytes_per_token(plan, 64, 6)
+        flops = flops_per_token(plan, 64, 4, 6, weights)
+        assert numbers.inner_text() == (
+            f"{64 * held:,.0f} bytes for 64 tokens · "
+            f"{flops - 2 * weights:,} FLOPs for attention, "
+            f"{2 * weights:,} for the weights"
+        )
+        bars = bare.locator(".cw-cards small").all_inner_texts()
+        assert bars[1] == f"{flops:,} of 6,000"
+        fits = held <= 20 and flops <= 6_000
+        said = bare.get_by_role("status").inner_text()
+        assert said == (
+            f"{'Within the budget' if fits else 'Over budget'}. On record: "
+            f"it recalled {row['results'][0]['recall']:.2f}."
+        )
+
+
+@pytest.mark.usefixtures("on_page")
+def test_the_budget_by_keyboard(bare: Page) -> None:
+    mount(bare, "budget_explorer", budget())
+    said = bare.get_by_role("status")
+    bare.get_by_label("yarn").check()  # costs as much, but isn't on record
+    assert "Not on record" in said.inner_text()
+    bare.get_by_label("some").check()
+    assert bare.get_by_label("ntk").is_checked()
+    assert "Not on record" not in said.inner_text()
+    bare.get_by_label("2: window 3").check()
+    bare.get_by_label("Window:").press("ArrowRight")
+    assert bare.get_by_label("2: window 4, 8 bits").is_checked()
+    bare.get_by_label("Memory:").press("ArrowRight")
+    bare.get_by_label("Memory:").press("ArrowRight")
+    bare.get_by_label("Retrieved:").press("ArrowRight")
+    assert bare.get_by_label("(1 retrieved), 8 bits").is_checked()
+    bare.get_by_label("Retrieved:").press("Home")
+    assert bare.get_by_label("memory 2 (all retrieved)").is_checked()
+    assert said.inner_text().endswith("Not on record: what does it recall?")
+    assert bare.evaluate("model.get('layers')") == [
+        [8, 40, 4, 4],
+        [4, 2, 0, 8],
+    ]
+    bare.get_by_label("Memory:").press("End")
+    assert "too much" in bare.locator(".cw-over b").first.inner_text()
+    bare.evaluate("window.stop()")
+    assert bare.evaluate("listening()") == 0
+
+
+def test_a_budget_that_nothing_fits_is_refused() -> None:
+    with pytest.raises(ValueError, match="none of the designs fits"):
+        budget(budget=(1.0, 1.0))

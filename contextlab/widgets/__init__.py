@@ -22,12 +22,14 @@ from contextlab.sharing import Kept
 HERE = Path(__file__).parent
 NAMES = (
     "attention_explorer",
+    "budget_explorer",
     "cache_explorer",
     "clock_explorer",
     "mask_explorer",
     "ramp_explorer",
     "sharing_explorer",
     "mask_painter",
+    "needle_explorer",
     "notebook_explorer",
     "state_explorer",
     "ring_explorer",
@@ -711,6 +713,69 @@ def cache_explorer(
     return figure("cache_explorer", state, table(title, head, rows))
 
 
+def budget_explorer(
+    rows: Sequence[dict[str, Any]],
+    *,
+    weights: dict[int, int],
+    budget: tuple[float, float],
+    ropes: Sequence[str] = ("none", "linear", "ntk", "yarn"),
+    n_tokens: int = 256,
+    n_heads: int = 4,
+    width: int = 16,
+) -> Any:
+    """Show what a design keeps of a text, and the bill against a budget.
+
+    Args:
+        rows: designs on record, each with its ``name``, ``n_kv_heads``,
+            ``layers``, ``rope`` and ``results``; others are left out. The
+            first that fits the budget is shown.
+        weights: for each number of KV heads, the weights that a token is
+            multiplied with.
+        budget: the most bytes and the most FLOPs for a token.
+        ropes: the ways of positions, which cost nothing.
+        n_tokens: of a text.
+        n_heads: query heads of a layer.
+        width: of a head.
+
+    Raises:
+        ValueError: if no design fits.
+    """
+    known = [row for row in rows if "layers" in row]
+    names = ("window", "memory", "retrieved", "bits")
+    designs, fits, table_rows = [], [], []
+    for row in known:
+        layers = [[keep[n] or 0 for n in names] for keep in row["layers"]]
+        recalls = [result["recall"] for result in row["results"]]
+        recall = round(sum(recalls) / len(recalls), 4)
+        shared, rope = row["n_kv_heads"], row["rope"]
+        designs.append([row["name"], shared, layers, rope, recall])
+        costs = [row["results"][0][n] for n in ("kv_bytes", "flops")]
+        fits.append(all(c <= b for c, b in zip(costs, budget, strict=True)))
+        table_rows.append(
+            [row["name"], f"{costs[0]:,.1f}", f"{costs[1]:,.0f}",
+             f"{recall:.2f}"]
+        )  # fmt: skip
+    if not any(fits):
+        raise ValueError("none of the designs fits the budget")
+    _, shared, layers, rope, _ = designs[fits.index(True)]
+    state = {
+        "designs": designs,
+        "weights": [list(pair) for pair in weights.items()],
+        "budget": list(budget),
+        "ropes": list(ropes),
+        "rope": rope,
+        "n_tokens": n_tokens,
+        "n_heads": n_heads,
+        "width": width,
+        "layers": layers,
+        "layer": 0,
+        "kv_heads": shared,
+    }
+    title = f"Designs on record, for {n_tokens} tokens"
+    head = ["design", "bytes a token", "FLOPs a token", "recall"]
+    return figure("budget_explorer", state, table(title, head, table_rows))
+
+
 def ring_explorer(
     n: int = 16,
     world: int = 4,
@@ -769,6 +834,69 @@ def ring_explorer(
     title = f"Pairs that each rank scores, of {n} tokens, the future hidden"
     head = ["rank", *(f"step {t}" for t in range(world)), "in all"]
     return figure("ring_explorer", state, table(title, head, rows))
+
+
+def needle_explorer(
+    names: Sequence[str],
+    lengths: Sequence[int],
+    depths: Sequence[float],
+    recall: Tensor,
+    *,
+    chance: float,
+    trials: int,
+    left: int = 0,
+    right: int = 1,
+) -> Any:
+    """Show the recall of two mechanisms side by side, and move a needle.
+
+    Args:
+        names: of the m mechanisms.
+        lengths: of the texts, L of them.
+        depths: of the needle, D of them.
+        recall: shape (m, S, L, D), for S seeds.
+        chance: what guessing recalls.
+        trials: how many texts stand behind a cell of one seed.
+        left: the mechanism shown on the left at first, an index.
+        right: the one on the right.
+
+    Raises:
+        ValueError: if the shape doesn't fit, or there is no such mechanism.
+    """
+    shape = (len(names), *recall.shape[1:2], len(lengths), len(depths))
+    if tuple(recall.shape) != shape:
+        raise ValueError(
+            f"{len(names)} mechanisms, {len(lengths)} lengths and "
+            f"{len(depths)} depths need recall of shape {shape}, not "
+            f"{tuple(recall.shape)}"
+        )
+    if not (0 <= left < len(names) and 0 <= right < len(names)):
+        raise ValueError(f"there is no mechanism {left} or {right}")
+    cells = torch.stack(
+        [recall.mean(1), recall.amin(1), recall.amax(1)], -1
+    )  # (m, L, D, 3)
+    error = math.sqrt(chance * (1 - chance) / (trials * recall.shape[1]))
+    state = {
+        "names": list(names),
+        "lengths": list(lengths),
+        "depths": list(depths),
+        "cells": [
+            [[[round(x, 3) for x in c] for c in row] for row in grid]
+            for grid in cells.tolist()
+        ],
+        "chance": chance,
+        "guessing": chance + 2 * error,
+        "left": left,
+        "right": right,
+        "length": len(lengths) - 1,
+        "depth": len(depths) // 2,
+    }
+    rows = [
+        [name, *(f"{row.mean():.2f}" for row in grid)]
+        for name, grid in zip(names, recall.mean(1), strict=True)
+    ]
+    head = ["mechanism", *(f"{n} tokens" for n in lengths)]
+    title = "Recall at each length, over all depths and seeds"
+    return figure("needle_explorer", state, table(title, head, rows))
 
 
 def table(title: str, head: list[str], rows: list[list[str]]) -> str:
