@@ -40,8 +40,7 @@ course: site
 site: setup
 	$(BIN)/jupyter-book build -n -W .
 
-pdf: setup
-	$(BIN)/jupyter-book build -n -W --builder singlehtml .
+pdf: site
 	$(BIN)/python -m autograder.print
 
 links: setup

@@ -4,6 +4,7 @@
   may not import modules;
 - the fonts of the text, within a stylesheet;
 - one download button, for the notebook of the reader, and doors that open it;
+- a link to each exercise, beside its number;
 - at the foot of a page that runs code, when and with what it was computed;
 - chapters that have the number of their file: ``02-attention`` is chapter 2;
 - the theme's icons as its font alone: the same as a script are 1.5 MB;
@@ -52,6 +53,16 @@ FONTS = {  # file: family, weight, style
     "source-code": ("Source Code", "200 900", "normal"),
     "icons": ("Font Awesome 6 Free", "900", "normal"),
 }
+SAME_ID = re.compile('<section id="(?:exercise|solution)-content">')
+EXERCISE = re.compile(
+    r'<div class="exercise admonition" id="([^"]+)">\s*'
+    r'<p class="admonition-title">.*?(?=</p>)',
+    re.DOTALL,
+)
+PERMALINK = (
+    r'\g<0><a class="headerlink" href="#\1" '
+    'title="Link to this exercise">#</a>'
+)
 NUMBER_BY_PLACE = TocCollector.assign_section_numbers
 CHAPTER_NUMBER = re.compile(r"(?:^|/)(\d\d)-[^/]*$")
 
@@ -109,7 +120,9 @@ def finish_page(
     """Give the page its figures and its download button."""
     body = context.get("body", "")
     # ARIA has given up this role, which Sphinx still writes.
-    context["body"] = body.replace("doc-biblioentry", "listitem")
+    body = body.replace("doc-biblioentry", "listitem")
+    body = SAME_ID.sub("<section>", body)
+    context["body"] = EXERCISE.sub(PERMALINK, body)
     if 'class="contextlab-figure"' in body:
         app.add_js_file(FIGURES, priority=400, defer="defer")
         app.add_css_file("figure.css")

@@ -15,13 +15,13 @@ from zipfile import ZipFile
 
 import nbformat
 import pytest
-import yaml
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
 from filelock import FileLock
 from playwright.sync_api import Browser, Page
 
 from autograder.chapters import ROOT, Chapter, chapters
+from autograder.print import join, pages
 from tests.browsing import Watch, browser, serve
 from tests.test_release import kept_back
 
@@ -32,13 +32,6 @@ PHONE = {"width": 360, "height": 740}
 # In the dark only the colours differ.
 AXE = {"light": None, "dark": {"runOnly": ["color-contrast"]}}
 MOST_BYTES = 1_500_000  # that a reader loads for one page, fonts included
-
-
-def pages() -> list[str]:
-    """Return the pages of the table of contents, without suffix."""
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    parts = [entry for part in toc["parts"] for entry in part["chapters"]]
-    return [toc["root"], *(entry["file"] for entry in parts)]
 
 
 PAGES = pages()
@@ -251,6 +244,44 @@ def anchors(file: Path) -> set[str]:
     if not file.is_file():
         return set()
     return {tag["id"] for tag in parsed(file).find_all(id=True)}
+
+
+def test_the_printed_book_is_whole(browser: Browser, site: Path) -> None:
+    """All pages in one: ids are unique, links lead on, no code is cut."""
+    whole = join(site)
+    ids = [tag["id"] for tag in whole.find_all(id=True)]
+    assert len(ids) == len(set(ids))
+    inner = {a["href"] for a in whole.select("a[href^='#']")}
+    assert inner <= {f"#{name}" for name in ids}
+    assert not whole.select(".dropdown, details:not([open])")
+    file = site / "book" / ".printed-test.html"
+    file.write_text(str(whole), encoding="utf-8")
+    try:
+        # A4 within its margins, in CSS pixels
+        page = browser.new_page(viewport={"width": 658, "height": 940})
+        page.emulate_media(media="print")
+        page.goto(file.as_uri())
+        cut = page.evaluate(
+            """() => [...document.querySelectorAll("pre, figure, img")]
+                .filter((e) => e.getBoundingClientRect().right > 660
+                    || e.scrollWidth > e.clientWidth + 1 && e.matches("pre"))
+                .slice(0, 5).map((e) => e.outerHTML.slice(0, 200))"""
+        )
+        page.close()
+    finally:
+        file.unlink()
+    assert not cut, "\n".join(cut)
+
+
+def test_what_has_a_number_has_a_link(site: Path) -> None:
+    for chapter in WRITTEN:
+        soup = parsed(site / f"book/{chapter.stem}.html")
+        numbered = soup.select(
+            ".exercise > .admonition-title, h1, h2, figcaption p"
+        )
+        for tag in numbered:
+            if tag.select(".caption-number, .section-number"):
+                assert tag.select("a.headerlink"), tag.get_text()
 
 
 def test_a_chapter_says_when_it_was_computed(open_page: Opener) -> None:
