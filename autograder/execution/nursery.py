@@ -18,7 +18,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-import torch._dynamo  # 1.5 s, else spent in many a fork
 
 from autograder.execution import host, sandbox
 from autograder.execution.sandbox import Limits, View
