@@ -5,6 +5,7 @@ It takes some four minutes of one core.
 """
 
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 
 import torch
@@ -18,6 +19,7 @@ from contextlab.facts import STRIDE, lesson
 from contextlab.mechanisms import Model
 from contextlab.model import count_parameters
 from contextlab.tasks import UNKNOWN
+from contextlab.training import descend
 from solutions.capstone import design as reference
 from solutions.capstone import importance, memory_mask
 
@@ -58,31 +60,32 @@ def train(n_kv_heads: int, seed: int) -> tuple[Model, dict]:
     """Train on texts of 64 tokens, with full attention."""
     generator = torch.Generator().manual_seed(seed)
     model = capstone.fresh(n_kv_heads, seed)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.0
+
+    def losses() -> Iterator[Tensor]:
+        while True:
+            ids, targets = lesson(BATCH, capstone.TRAINED // STRIDE, generator)
+            known = targets != UNKNOWN
+            yield F.cross_entropy(model(ids)[0][known], targets[known])
+
+    start = time.process_time()
+    descent = descend(
+        model,
+        losses(),
+        steps=STEPS,
+        lr=RATE,
+        fall=lambda step, steps: 1 - 0.95 * step / steps,
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda n: min(1.0, (n + 1) / 50) * (1 - 0.95 * n / STEPS)
-    )
-    losses, start = [], time.process_time()
-    for step in range(STEPS):
-        ids, targets = lesson(BATCH, capstone.TRAINED // STRIDE, generator)
-        known = targets != UNKNOWN
-        loss = F.cross_entropy(model(ids)[0][known], targets[known])
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        losses.append(loss.item())
-        if step % 100 == 99:
-            print(f"{n_kv_heads} KV heads, step {step + 1}: {losses[-1]:.4f}")
+    found = []
+    for step, loss in enumerate(descent, 1):
+        found.append(loss)
+        if step % 100 == 0:
+            print(f"{n_kv_heads} KV heads, step {step}: {loss:.4f}")
     return model.eval().requires_grad_(False), {
         "kv_heads": n_kv_heads,
         "seed": seed,
         "parameters": count_parameters(capstone.fresh(n_kv_heads)),
         "seconds": round(time.process_time() - start, 1),
-        "losses": [round(x, 4) for x in losses[::20]],
+        "losses": [round(x, 4) for x in found[::20]],
     }
 
 

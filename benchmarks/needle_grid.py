@@ -9,11 +9,10 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from contextlab import recorded
@@ -36,7 +35,7 @@ from contextlab.needles import (
     school,
 )
 from contextlab.tasks import UNKNOWN
-from contextlab.training import Batch
+from contextlab.training import Batch, descend, straight
 from solutions.needle import make_haystack, multi_needle_recall, needle_grid
 
 WINDOW, LENGTH = 32, 128  # of the windows, of the texts for training
@@ -75,30 +74,24 @@ def learn(
     model: Model, steps: int, lr: float, lessons: Iterator[Batch]
 ) -> list[float]:
     """Train on fresh texts at every step; return the losses."""
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=lr,
-        betas=(0.9, 0.98),
-        weight_decay=0.0,
-        fused=True,
+
+    def losses() -> Iterator[Tensor]:
+        for ids, targets in lessons:
+            known = targets != UNKNOWN
+            logits = model.lm_head(model.stream(ids)[0][known])
+            yield F.cross_entropy(logits, targets[known])
+
+    return list(
+        descend(
+            model,
+            losses(),
+            steps=steps,
+            lr=lr,
+            warmup=min(50, steps // 2),
+            fall=straight,
+            fused=True,
+        )
     )
-    warmup = min(50, steps // 2)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda n: min(1.0, (n + 1) / warmup) * (1.0 - 0.9 * n / steps),
-    )
-    losses = []
-    for ids, targets in islice(lessons, steps):
-        known = targets != UNKNOWN
-        logits = model.lm_head(model.stream(ids)[0][known])
-        loss = F.cross_entropy(logits, targets[known])
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        losses.append(loss.item())
-    return losses
 
 
 def long_texts(generator: torch.Generator) -> Iterator[Batch]:

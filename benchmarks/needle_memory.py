@@ -5,6 +5,7 @@ It takes about ten minutes of one core, one of them for the training.
 """
 
 import time
+from collections.abc import Iterator
 from itertools import product
 
 import torch
@@ -17,6 +18,7 @@ from contextlab import recorded
 from contextlab.facts import Attend, Reader, lesson, needle
 from contextlab.model import count_parameters
 from contextlab.tasks import UNKNOWN
+from contextlab.training import descend, straight
 from solutions.memory import VectorMemory, memory_attention
 
 WINDOW = 64  # tokens: 16 facts
@@ -68,25 +70,19 @@ def train(seed: int) -> tuple[Reader, list[float], float]:
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     reader = Reader()
-    optimizer = torch.optim.AdamW(
-        reader.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.0
+
+    def losses() -> Iterator[Tensor]:
+        while True:
+            ids, targets = lesson(BATCH, WINDOW // 4, generator)
+            known = targets != UNKNOWN
+            yield F.cross_entropy(reader(ids, full)[known], targets[known])
+
+    start = time.process_time()
+    found = list(
+        descend(reader, losses(), steps=STEPS, lr=RATE, fall=straight)
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda n: min(1.0, (n + 1) / 50) * (1 - 0.9 * n / STEPS)
-    )
-    losses, start = [], time.process_time()
-    for _ in range(STEPS):
-        ids, targets = lesson(BATCH, WINDOW // 4, generator)
-        known = targets != UNKNOWN
-        loss = F.cross_entropy(reader(ids, full)[known], targets[known])
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(reader.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        losses.append(loss.item())
     reader.eval().requires_grad_(False)
-    return reader, losses, time.process_time() - start
+    return reader, found, time.process_time() - start
 
 
 def found(reader: Reader, attend: Attend, back: int) -> float:

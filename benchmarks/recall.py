@@ -6,6 +6,7 @@ It takes some ten minutes of one core.
 
 import math
 import time
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from contextlab import recorded
 from contextlab.model import count_parameters
 from contextlab.recall import key_value_pairs
 from contextlab.tasks import UNKNOWN
+from contextlab.training import descend, straight
 from solutions.ssm import ssd_chunked
 
 C, HEADS, LAYERS, WINDOW, N_KEYS = 64, 4, 2, 32, 32
@@ -132,31 +134,28 @@ def new_model(n_state: int | None) -> Model:
 
 def train(model: Model, lr: float, generator: torch.Generator) -> list:
     """Train until 8 pairs are recalled, or for STEPS; return the curve."""
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
+
+    def losses() -> Iterator[Tensor]:
+        while True:
+            drawn = int(torch.randint(len(PAIRS), (), generator=generator))
+            ids, targets = draw_texts(BATCH, PAIRS[drawn], generator)
+            asked = targets != UNKNOWN
+            yield F.cross_entropy(model(ids)[asked], targets[asked])
+
+    descent = descend(
+        model,
+        losses(),
+        steps=STEPS,
         lr=lr,
-        betas=(0.9, 0.98),
-        weight_decay=0.0,
+        warmup=WARMUP,
+        fall=straight,
         fused=True,
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda n: min(1.0, (n + 1) / WARMUP) * (1.0 - 0.9 * n / STEPS),
-    )
     curve = []
-    for step in range(1, STEPS + 1):
-        drawn = int(torch.randint(len(PAIRS), (), generator=generator))
-        ids, targets = draw_texts(BATCH, PAIRS[drawn], generator)
-        asked = targets != UNKNOWN
-        loss = F.cross_entropy(model(ids)[asked], targets[asked])
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
+    for step, loss in enumerate(descent, 1):
         if step % 100 == 0:
             most = recall(model, PAIRS[-1], 64)
-            curve.append([step, round(loss.item(), 4), round(most, 4)])
+            curve.append([step, round(loss, 4), round(most, 4)])
             if most > ENOUGH:
                 break
     return curve

@@ -13,10 +13,10 @@ zero-shot recall depends on the training as much as on the method.
 Run it from the root of the repository: python benchmarks/stretching.py
 """
 
-import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 from statistics import mean
 
 import torch
@@ -33,6 +33,7 @@ from contextlab.rotary import (
     stretched,
 )
 from contextlab.tasks import UNKNOWN
+from contextlab.training import descend
 from solutions.rope import inverse_frequencies
 from solutions.yarn import (
     dynamic_ntk_base,
@@ -100,36 +101,26 @@ def train(
     many as ``growing``, each batch draws its length, from SHORTEST on: with
     long texts alone, some seeds didn't learn to answer in 1,000 steps.
     """
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.0
-    )
+
+    def losses() -> Iterator[Tensor]:
+        for step in count():
+            shortest = SHORTEST if step < growing else longest
+            drawn = torch.randint(
+                shortest, longest + 1, (), generator=generator
+            )
+            ids, targets = passkey_texts(
+                batch, int(drawn), generator=generator
+            )
+            logits, _ = model(ids)
+            asked = ids == ASK
+            spoken = (targets != UNKNOWN) & ~asked
+            yield 0.5 * (
+                F.cross_entropy(logits[asked], targets[asked])
+                + F.cross_entropy(logits[spoken], targets[spoken])
+            )
+
     warmup = min(50, steps // 4)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda n: (
-            min(1.0, (n + 1) / warmup)
-            * (0.55 + 0.45 * math.cos(math.pi * n / steps))
-        ),
-    )
-    losses = []
-    for step in range(steps):
-        shortest = SHORTEST if step < growing else longest
-        drawn = torch.randint(shortest, longest + 1, (), generator=generator)
-        ids, targets = passkey_texts(batch, int(drawn), generator=generator)
-        logits, _ = model(ids)
-        asked = ids == ASK
-        spoken = (targets != UNKNOWN) & ~asked
-        loss = 0.5 * (
-            F.cross_entropy(logits[asked], targets[asked])
-            + F.cross_entropy(logits[spoken], targets[spoken])
-        )
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        losses.append(loss.item())
-    return losses
+    return list(descend(model, losses(), steps=steps, lr=lr, warmup=warmup))
 
 
 def read(model: RotaryModel, way: Way) -> dict[str, list]:
