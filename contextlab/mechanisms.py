@@ -260,7 +260,7 @@ class Attention(nn.Module):
             found = retrieved(plain.detach(), mask, self.layer.memory_k)
             scores = torch.where(found, plain, scores)
             mask = mask | found
-        scores = scores.masked_fill(~mask, -math.inf) / q.shape[-1] ** 0.5
+        scores = torch.where(mask, scores, -math.inf) / q.shape[-1] ** 0.5
         shares = scores.softmax(-1)
         return self.out((shares @ v).transpose(1, 2).flatten(-2)), shares
 
@@ -402,8 +402,8 @@ class Model(nn.Module):
         x = self.wte(ids)
         seen = []
         for layer in self.h:
-            heard, shares = layer["mixer"](layer["ln_1"](x), weights)
-            x = x + heard
+            mixed, shares = layer["mixer"](layer["ln_1"](x), weights)
+            x = x + mixed
             x = x + layer["mlp"](layer["ln_2"](x))
             seen.append(shares if weights else None)
         return self.ln_f(x), seen

@@ -181,7 +181,7 @@ def _why(folder: Path, codes: list[int | None]) -> str:
     errors = sorted(folder.glob("*.error"), key=lambda x: x.stat().st_mtime_ns)
     if errors:
         rank = errors[0].stem
-        text = errors[0].read_text(encoding="utf-8", errors="replace")
+        text = errors[0].read_text(errors="replace", encoding="utf-8")
     else:
         rank = next(rank for rank, code in enumerate(codes) if code)
         text = f"it ended by itself, with exit code {codes[rank]}"

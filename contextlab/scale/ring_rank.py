@@ -233,7 +233,8 @@ class FlashBlock:
             outputs, sums = zip(*parts, strict=True)
             if len(parts) == 1:
                 return outputs[0], sums[0]
-            return torch.cat(outputs, -2), torch.cat(sums, -1)
+            whole = torch.cat(outputs, -2)
+            return whole, torch.cat(sums, -1)
 
     def piece(
         self,
@@ -266,7 +267,7 @@ class FlashBlock:
                 raise ValueError("blocks overlap in part")
         found = None
         for left, right, diagonal in seen:
-            block = (x[..., left:right, :] for x in (k, v))
+            block = (part[..., left:right, :] for part in (k, v))
             part = kernel(q, *block, diagonal)
             found = part if found is None else merge(*found, *part)
         if found is None:
