@@ -193,6 +193,13 @@ class Chapter:
         return page
 
 
+def table_of_contents() -> dict[str, Any]:
+    """Return what ``_toc.yml`` says: the root page, and the parts."""
+    import yaml
+
+    return yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+
+
 def chapters(root: Path = ROOT) -> list[Chapter]:
     """Return all chapters of the book, in order."""
     paths = sorted(root.joinpath("book").glob("[0-9][0-9]-*.md"))

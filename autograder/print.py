@@ -10,11 +10,10 @@ import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import yaml
 from bs4 import BeautifulSoup, Tag
 
 from autograder.browser import MISSING, find_browser, running
-from autograder.chapters import ROOT
+from autograder.chapters import ROOT, table_of_contents
 
 NAMED_BY = ("id", "for", "aria-labelledby", "aria-describedby")
 FIGURES = "head script[src*='figures.js'], head link[href*='figure.css']"
@@ -27,7 +26,7 @@ FOOTER = (
 
 def pages() -> list[str]:
     """Return the pages of the table of contents, without suffix."""
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    toc = table_of_contents()
     parts = [entry for part in toc["parts"] for entry in part["chapters"]]
     return [toc["root"], *(entry["file"] for entry in parts)]
 

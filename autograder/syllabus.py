@@ -10,12 +10,17 @@ from functools import cached_property
 from html import escape
 from pathlib import Path
 
-import yaml
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
-from autograder.chapters import ROOT, Chapter, chapters, find
+from autograder.chapters import (
+    ROOT,
+    Chapter,
+    chapters,
+    find,
+    table_of_contents,
+)
 
 GIVEN = re.compile(r"^:given:(.+)$", re.MULTILINE)
 REFERENCE = re.compile(r"\{ref\}`(?:[^`<]+<)?ch-(\w+)>?`")
@@ -114,11 +119,11 @@ class CourseMap(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return a list of definitions."""
-        depend_on(self, [Entry(c) for c in chapters()])
         known = {f"book/{c.stem}": Entry(c) for c in chapters()}
-        toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+        depend_on(self, list(known.values()))
+        self.env.note_dependency(str(ROOT / "_toc.yml"))
         lines = []
-        for part in toc["parts"]:
+        for part in table_of_contents()["parts"]:
             files = [chapter["file"] for chapter in part["chapters"]]
             found = [known[file] for file in files if file in known]
             if found:

@@ -353,8 +353,7 @@ def retrieved(products: Tensor, seen: Tensor, keep: Keep) -> Tensor:
         return seen
     place = torch.arange(products.shape[-1])
     far = seen & (place[:, None] - place >= keep.window)
-    best = products.masked_fill(~far, -math.inf).topk(keep.retrieved).indices
-    found = torch.zeros_like(far).scatter(-1, best, True) & far
+    found = mechanisms.largest(products, far, keep.retrieved)
     return (seen & ~far) | found
 
 

@@ -152,11 +152,25 @@ def retrieved(scores: Tensor, mask: Tensor, k: int) -> Tensor:
     Returns:
         Boolean, shape (B, H, T, T).
     """
-    hidden = ~mask & torch.ones_like(mask).tril()
-    scores = scores.masked_fill(~hidden, -math.inf)
-    best = scores.topk(min(k, len(mask)), -1).indices
-    found = torch.zeros_like(scores, dtype=torch.bool).scatter(-1, best, True)
-    return found & hidden  # where there are fewer than k
+    return largest(scores, ~mask & torch.ones_like(mask).tril(), k)
+
+
+def largest(scores: Tensor, among: Tensor, k: int) -> Tensor:
+    """Mark the k largest scores of each row, or all if there are fewer.
+
+    Args:
+        scores: shape (..., T).
+        among: which of them to choose from, boolean, of a shape that
+            broadcasts to that of the scores.
+        k: how many to mark.
+
+    Returns:
+        Boolean, of the scores' shape.
+    """
+    ranked = scores.masked_fill(~among, -math.inf)
+    first = ranked.topk(min(k, scores.shape[-1]), -1).indices
+    marked = torch.zeros_like(ranked, dtype=torch.bool)
+    return marked.scatter(-1, first, True) & among
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

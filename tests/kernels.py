@@ -5,8 +5,6 @@ from float64, and fails if it is too much. A kernel reads that variable when
 it is defined, so this takes a process of its own.
 """
 
-import math
-
 import torch
 from torch import Tensor
 from triton.runtime import interpreter
@@ -27,7 +25,7 @@ def patch_for_numpy(tensor: type, *rest: object) -> None:
 interpreter._patch_lang_tensor = patch_for_numpy
 
 from contextlab.scale import flash_triton, ssm_triton  # noqa: E402
-from contextlab.scale.flash import relative_error  # noqa: E402
+from contextlab.scale.flash import exact_scores, relative_error  # noqa: E402
 from solutions.ssm import ssd_chunked  # noqa: E402
 
 # queries, keys, width, width of values, causal: no size fits the tiles
@@ -53,11 +51,7 @@ def attention_errors(
         grad, q, k, v, output, lse, causal
     )
     leaves = [x.double().requires_grad_() for x in (q, k, v)]
-    scores = leaves[0] @ leaves[1].mT / math.sqrt(width)
-    if causal:
-        hidden = torch.ones_like(scores, dtype=torch.bool)
-        hidden = hidden.triu(n_keys - n_queries + 1)
-        scores = scores.masked_fill(hidden, -math.inf)
+    scores = exact_scores(*leaves[:2], causal)
     right = scores.softmax(-1) @ leaves[2]
     expected: list[Tensor] = [right, scores.logsumexp(-1)]
     expected += torch.autograd.grad(right, leaves, grad.double())

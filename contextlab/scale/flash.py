@@ -145,6 +145,17 @@ def back_by_ours(
     return partial(back, grad, q, k, v, output, lse, causal)
 
 
+def exact_scores(q: Tensor, k: Tensor, causal: bool) -> Tensor:
+    """Return q·k / √D, −∞ where hidden; the T queries are the last of S."""
+    scores = q @ k.mT / math.sqrt(q.shape[-1])
+    if not causal:
+        return scores
+    n_queries, n_keys = scores.shape[-2:]
+    hidden = torch.ones_like(scores, dtype=torch.bool)
+    hidden = hidden.triu(n_keys - n_queries + 1)
+    return scores.masked_fill(hidden, -math.inf)
+
+
 def check_small(ways: dict[str, Attention]) -> None:
     """Compare with float64: ragged sizes, and our log-sum-exp.
 
@@ -153,9 +164,7 @@ def check_small(ways: dict[str, Attention]) -> None:
     """
     for n in (2, 100, 257):  # cuDNN takes no single key
         q, k, v = torch.randn(3, 2, 3, n, WIDTH, device=DEVICE, dtype=DTYPE)
-        scores = q.double() @ k.double().mT / math.sqrt(WIDTH)
-        hidden = torch.ones(n, n, device=DEVICE, dtype=torch.bool).triu(1)
-        scores = scores.masked_fill(hidden, -math.inf)
+        scores = exact_scores(q.double(), k.double(), causal=True)
         expected = scores.softmax(-1) @ v.double()
         for what, attend in ways.items():
             error = relative_error(attend(q, k, v), expected)
@@ -180,11 +189,7 @@ def check_ours() -> None:
     ):
         q = torch.randn(2, 3, queries, width, device=DEVICE, dtype=DTYPE)
         k, v = torch.randn(2, 2, 3, keys, width, device=DEVICE, dtype=DTYPE)
-        scores = q.double() @ k.double().mT / math.sqrt(width)
-        if causal:
-            row = torch.arange(queries, device=DEVICE) + keys - queries
-            hidden = torch.arange(keys, device=DEVICE) > row[:, None]
-            scores = scores.masked_fill(hidden, -math.inf)
+        scores = exact_scores(q.double(), k.double(), causal)
         out, lse = flash_attention(q, k, v, causal)
         error = relative_error(out, scores.softmax(-1) @ v.double())
         assert error < 0.02, f"wrong at {(queries, keys, width)}: {error:.1e}"
@@ -224,11 +229,7 @@ def check_gradients(
     q, grad = torch.randn(2, 2, 3, n_queries, width, device=DEVICE).to(DTYPE)
     k, v = torch.randn(2, 2, 3, n_keys, width, device=DEVICE).to(DTYPE)
     leaves = [x.double().requires_grad_() for x in (q, k, v)]
-    scores = leaves[0] @ leaves[1].mT / math.sqrt(width)
-    if causal:
-        hidden = torch.ones_like(scores, dtype=torch.bool)
-        hidden = hidden.triu(n_keys - n_queries + 1)
-        scores = scores.masked_fill(hidden, -math.inf)
+    scores = exact_scores(*leaves[:2], causal)
     output = scores.softmax(-1) @ leaves[2]
     expected = torch.autograd.grad(output, leaves, grad.double())
     got = prepare(q, k, v, grad)()
@@ -273,9 +274,7 @@ def some_gradients(q: Tensor, k: Tensor, v: Tensor, grad: Tensor) -> Gradients:
 
         output, lse = flash_attention(q, k, v, True)
     else:
-        scores = q @ k.mT / math.sqrt(WIDTH)
-        hidden = everything > everything[:, None]
-        scores = scores.masked_fill(hidden, -math.inf)
+        scores = exact_scores(q, k, causal=True)
         output, lse = scores.softmax(-1) @ v, scores.logsumexp(-1)
     found: list[list[Tensor]] = [[], [], []]
     for head in range(q.shape[1]):
