@@ -41,7 +41,7 @@ READING = [
     *("environment", "command_lines", "memory", "memory_of_others"),
     *("traced", "objects", "modules", "network"),
 ]
-LIMITS = {"AUTOGRADER_PATIENCE": "0.4"}  # less than half of all time limits
+LIMITS = {"AUTOGRADER_PATIENCE": "0.6"}  # of all time limits
 STRONG = ("landlock", "namespaces")
 
 pytestmark = pytest.mark.skipif(
@@ -171,7 +171,8 @@ def test_everybody_gets_what_they_deserve(graded):
     points = graded.points()
     unfair = [
         f"{case.theme}, {case.student!r} ({case.does}): {name} should get "
-        f"{deserved}, but gets {points.get(case.student, {}).get(name)}"
+        f"{deserved}, but gets {points.get(case.student, {}).get(name)}, "
+        f"and is told {graded.told(case)[:LONGEST_TEXT]!r}"
         for case in graded.cases
         for name, deserved in case.deserves.items()
         if points.get(case.student, {}).get(name) != deserved

@@ -36,7 +36,8 @@ def looks(work: Work, look: str, *, once: bool = False) -> None:
     Args:
         work: what is handed in.
         look: a function of ``spying.py``.
-        once: looking takes long, or looking twice makes no sense.
+        once: looking takes so long that two looks in one check could exceed
+            its time on a busy machine, or looking twice makes no sense.
     """
     source = eyes(work.course, work.traps)
     work.first(source if once else f"{source}\nsearch({look})")
@@ -94,7 +95,7 @@ def reads_command_lines(work):
 @case()
 def reads_its_memory(work):
     """Searches all of its own memory for hidden lines."""
-    looks(work, "memory")
+    looks(work, "memory", once=True)
 
 
 @case()
