@@ -1,7 +1,7 @@
 """What the book's pages need besides their text.
 
-- the interactive figures, in one classic script: a page opened from a file
-  may not import modules;
+- the interactive figures, each in a classic script: a page opened from a
+  file may not import modules;
 - the fonts of the text, within a stylesheet;
 - one download button, for the notebook of the reader, and doors that open it;
 - a link to each exercise, beside its number;
@@ -31,13 +31,17 @@ from sphinx_external_toc.collectors import (
 from autograder import publish
 from contextlab import widgets
 
-FIGURES = "figures.js"
-# The theme's own script does this late, after a flash of light in the dark.
-SET_THEME = """{
+FIGURES = "figures"  # the folder of their scripts, among the static files
+FIGURE = re.compile(r'<div class="contextlab-figure" data-widget="(\w+)"')
+# The theme's own script sets the theme late, after a flash of light in the
+# dark. Fonts come late too, when lines stand already, and would move them.
+BEFORE_FIRST_PAINT = """{
   const page = document.documentElement.dataset;
   const dark = matchMedia("(prefers-color-scheme: dark)").matches;
   if (!["light", "dark"].includes(page.theme))
     page.theme = dark ? "dark" : "light";
+  for (const face of document.fonts)
+    if (face.family.includes("Source")) face.load();
 }"""
 FONT_FACE = """@font-face {{
   font-family: "{family}";
@@ -68,15 +72,14 @@ CHAPTER_NUMBER = re.compile(r"(?:^|/)(\d\d)-[^/]*$")
 
 
 def write_figures(app: Sphinx) -> None:
-    """Write the figures' script and stylesheet among the static files."""
+    """Write the figures' scripts and stylesheet among the static files."""
     if app.builder.format != "html":
         return
-    modules = ",\n".join(
-        f"{name}: (() => {{\n{as_function_body(widgets.module(name))}}})()"
-        for name in widgets.NAMES
-    )
-    script = f"window.contextlabFigures = {{\n{modules}\n}};\n"
-    write_static(app, FIGURES, script)
+    write_static(app, f"{FIGURES}/on_page.js", widgets.on_page_script())
+    for name in widgets.NAMES:
+        body = widgets.module(name).replace("export default", "return")
+        script = f"contextlab.figures.{name} = (() => {{\n{body}}})();\n"
+        write_static(app, f"{FIGURES}/{name}.js", script)
     write_static(app, "figure.css", widgets.style())
 
 
@@ -85,11 +88,6 @@ def write_static(app: Sphinx, name: str, text: str) -> None:
     path = Path(app.outdir, "_static", name)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
-
-
-def as_function_body(module: str) -> str:
-    """Turn a module, which ends by its export, into a function's body."""
-    return module.replace("export default", "return")
 
 
 def prepare_first_paint(app: Sphinx) -> None:
@@ -111,7 +109,7 @@ def prepare_first_paint(app: Sphinx) -> None:
         )
     write_static(app, "fonts.css", "".join(faces))
     app.add_css_file("fonts.css", priority=100)
-    app.add_js_file(None, body=SET_THEME, priority=1)
+    app.add_js_file(None, body=BEFORE_FIRST_PAINT, priority=1)
 
 
 def finish_page(
@@ -123,8 +121,9 @@ def finish_page(
     body = body.replace("doc-biblioentry", "listitem")
     body = SAME_ID.sub("<section>", body)
     context["body"] = EXERCISE.sub(PERMALINK, body)
-    if 'class="contextlab-figure"' in body:
-        app.add_js_file(FIGURES, priority=400, defer="defer")
+    if figures := sorted(set(FIGURE.findall(body))):
+        for name in ("on_page", *figures):  # not deferred: the body needs them
+            app.add_js_file(f"{FIGURES}/{name}.js", priority=400)
         app.add_css_file("figure.css")
     context["header_buttons"] = [
         button

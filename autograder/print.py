@@ -16,8 +16,8 @@ from autograder.browser import MISSING, find_browser, running
 from autograder.chapters import ROOT, table_of_contents
 
 NAMED_BY = ("id", "for", "aria-labelledby", "aria-describedby")
-FIGURES = "head script[src*='figures.js'], head link[href*='figure.css']"
-KEPT = ("figures.js", "page.js")
+FIGURES = "head script[src*='/figures/'], head link[href*='figure.css']"
+KEPT = "/_static/figures/", "/_static/page.js"
 FOOTER = (
     '<div style="width: 100%; font: 8px sans-serif; text-align: center">'
     '<span class="pageNumber"></span></div>'
@@ -48,7 +48,7 @@ def join(site: Path) -> BeautifulSoup:
         article["id"] = f"page-{number}"
     whole = found[0]
     for script in whole.select("head script[src]"):  # some know one page only
-        if not script["src"].partition("?")[0].endswith(KEPT):
+        if not any(name in script["src"] for name in KEPT):
             script.decompose()
     for soup in found[1:]:
         for extra in soup.select(FIGURES):

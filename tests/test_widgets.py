@@ -20,6 +20,7 @@ from solutions.flash import hbm_bytes
 from solutions.kvcache import kv_cache_bytes
 from solutions.memory import VectorMemory
 from solutions.mla import mla_cache_bytes
+from solutions.multihead import induction_score, previous_token_score
 from solutions.quadratic import (
     attention_flops,
     attention_pairs,
@@ -296,11 +297,11 @@ def test_the_mask_explorer_by_keyboard(bare: Page) -> None:
     )
     bare.keyboard.press("ArrowDown")  # the focus has survived the drawing
     assert bare.get_by_role("radio").nth(2).is_checked()
-    keys = bare.get_by_label("Keys S =")
+    keys = bare.get_by_label("Keys S")
     keys.focus()
     keys.press("Home")  # one key: the queries follow, T ≤ S
     assert bare.evaluate("model.get('n_queries')") == 1
-    queries = bare.get_by_label("Queries T =")
+    queries = bare.get_by_label("Queries T")
     queries.press("End")
     assert bare.evaluate("model.get('n_keys')") == widgets.MOST
 
@@ -466,8 +467,8 @@ def test_the_tile_explorer_by_keyboard(bare: Page) -> None:
     after.press("Enter")
     after.press("Enter")  # the focus has survived the drawing
     assert said.inner_text().startswith("Queries 4 to 7 and keys 0 to 3")
-    bare.get_by_label("Keys in a tile:").press("End")  # begins anew
-    bare.get_by_label("Queries in a tile:").press("Home")
+    bare.get_by_label("Keys in a tile").press("End")  # begins anew
+    bare.get_by_label("Queries in a tile").press("Home")
     assert said.inner_text().startswith("Query 0 and keys 0 to 11")
     slider = bare.get_by_label("Step")
     assert slider.get_attribute("aria-valuetext") == "1 of 12"
@@ -545,9 +546,9 @@ def test_the_mask_painter_by_keyboard(bare: Page) -> None:
         "Token 23 sees 4 tokens; through 1 layer it hears of 4, the farthest "
         "at 20."
     )
-    bare.get_by_label("Layers:").press("ArrowRight")
+    bare.get_by_label("Layers").press("ArrowRight")
     assert "hears of 7, the farthest at 17." in said.inner_text()
-    bare.get_by_label("Key:").press("Home")
+    bare.get_by_label("Key").press("Home")
     bare.get_by_role("button", name="Paint this pair").press("Enter")
     assert bool(painted(bare)[23, 0])
     assert "the farthest at 0." in said.inner_text()
@@ -592,6 +593,99 @@ def test_the_wall_reads_without_a_script() -> None:
         row = [score_bytes(n, 12, 12), attention_flops(n, n, 768) * 12]
         cells = "".join(f"<td>{count:,}</td>" for count in row)
         assert cells in figure.without
+
+
+def heads(seed: int) -> torch.Tensor:
+    """Return causal weights of 2 layers with 3 heads, for 8 tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    scores = 3 * torch.randn(2, 3, 8, 8, generator=generator)
+    hidden = torch.ones(8, 8).triu(1).bool()
+    return scores.masked_fill(hidden, -math.inf).softmax(-1)
+
+
+@pytest.mark.usefixtures("on_page")
+def test_the_heads_are_scored_as_the_chapter_does(bare: Page) -> None:
+    text = list("ABCDABCD")
+    models = {"before": heads(0), "after": heads(1)}
+    figure = widgets.head_explorer(text, models, period=4, query=6)
+    mount(bare, "head_explorer", figure)
+    said = bare.get_by_role("status")
+    bare.get_by_label("before").check()
+    bare.get_by_label("before").press("ArrowRight")
+    assert bare.get_by_label("after").is_checked()
+    for name, weights in models.items():
+        bare.get_by_label(name).check()
+        for layer in range(2):
+            bare.get_by_role("group", name="Layer").get_by_label(
+                str(layer + 1)
+            ).check()
+            for head in range(3):
+                bare.get_by_role("group", name="Head").get_by_label(
+                    str(head + 1)
+                ).check()
+                one = weights[layer, head]
+                scores = [previous_token_score(one), induction_score(one, 4)]
+                shown = bare.locator(".cw-numbers").inner_text()
+                assert re.findall(r"\d+\u202f%", shown) == expected(
+                    torch.stack(scores)
+                )
+                kept = (one[6, :7].double() * 1e4).round() / 1e4
+                assert percents(bare)[:7] == expected(kept)
+                most = int(one[6].argmax())
+                assert f"{one[6, most]:.0%}"[:-1] in said.inner_text()
+                assert f"“{text[most]}”" in said.inner_text() or most == 6
+                cell = f"{text[most]}, {one[6, most]:.0%}"
+                assert f"<td>{cell}</td>" in figure.without
+    squares = bare.locator(".cw-map span")
+    assert squares.count() == 64
+    squares.nth(8).click()
+    assert said.inner_text().startswith("Token 2, “B”, attends most to")
+
+
+@pytest.mark.usefixtures("on_page")
+def test_the_heads_say_what_followed_a_round_ago(bare: Page) -> None:
+    weights = torch.eye(8).repeat(1, 1, 1, 1)
+    weights[0, 0, 5] = torch.eye(8)[2]
+    figure = widgets.head_explorer(
+        list("ABCDABCD"), {"one": weights}, period=4, query=5
+    )
+    mount(bare, "head_explorer", figure)
+    said = bare.get_by_role("status")
+    assert said.inner_text() == (
+        "Token 6, “B”, attends most to “C”, 3 tokens before it: "
+        "100\u202f%; there, “C” follows a “B”."
+    )
+    bare.keyboard.press("Tab")
+    bare.get_by_role("radio", name="A, 0").last.press("ArrowRight")
+    assert "attends most to" in said.inner_text()
+
+
+def test_weights_that_fit_no_figure_of_heads_are_refused() -> None:
+    text = list("ABCDABCD")
+    for weights, says in (
+        ({}, "at least one model"),
+        ({"short": heads(0)[..., :7]}, "need weights of shape"),
+        ({"a": heads(0), "b": heads(0)[:1]}, "the same for each model"),
+        ({"full": torch.full((1, 1, 8, 8), 1 / 8)}, "above the diagonal"),
+        ({"scores": heads(0) * 2}, "rows that sum to 1"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            widgets.head_explorer(text, weights, period=4)
+    for wrong in ({"period": 0}, {"period": 8}, {"query": 8}, {"layer": -1}):
+        with pytest.raises(ValueError, match="outside its range"):
+            widgets.head_explorer(
+                text, {"a": heads(0)}, **({"period": 4} | wrong)
+            )
+
+
+@pytest.mark.usefixtures("on_page")
+def test_figures_of_one_page_have_each_their_own_choice(bare: Page) -> None:
+    for _ in range(2):
+        mount(bare, "wall_explorer", widgets.wall_explorer(**WALL))
+    first, second = bare.get_by_role("radio", name="FLOPs").all()
+    first.check()
+    second.check()
+    assert first.is_checked()
 
 
 @pytest.mark.usefixtures("on_page")
@@ -815,11 +909,8 @@ def test_sharing_counts_as_the_chapter_does(bare: Page, model: str) -> None:
         assert f"<td>{expected:,}</td>" in figure.without
         bare.get_by_label(way, exact=True).check()
         said = bare.get_by_role("status").inner_text()
-        shown = f"{expected / 2**10:,.1f}".removesuffix(".0") + "\u202fKiB"
-        if expected >= 2**20:
-            shown = f"{expected / 2**20:,.1f}".removesuffix(".0") + "\u202fMiB"
-        elif expected >= 100 * 2**10:
-            shown = f"{expected / 2**10:,.0f}\u202fKiB"
+        power, unit = (2, "MiB") if expected >= 2**20 else (1, "KiB")
+        shown = f"{expected / 1024**power + 1e-9:.4g}\u202f{unit}"  # halves up
         assert said.startswith(f"{way} keeps {shown} of a token")
         assert shown in bare.locator("svg").text_content()
 
@@ -830,14 +921,14 @@ def test_sharing_by_keyboard(bare: Page) -> None:
     mount(bare, "sharing_explorer", figure)
     said = bare.get_by_role("status")
     assert said.inner_text().endswith("60 layers, MHA 56.9 times as much.")
-    rope = bare.get_by_label("RoPE key R =")
+    rope = bare.get_by_label("RoPE key R")
     rope.focus()
     rope.press("Home")
     assert said.inner_text().endswith("60 layers, MHA 64 times as much.")
     assert not bare.get_by_label("DeepSeek-V2").is_checked()
     bare.get_by_label("GQA", exact=True).check()
-    kept = bare.get_by_label("kept in GQA, G =")
-    heads = bare.get_by_label("Query heads H =")
+    kept = bare.get_by_label("Kept in GQA, G")
+    heads = bare.get_by_label("Query heads H")
     kept.press("End")  # as many as query heads: multi-head attention
     assert said.inner_text().endswith("MHA 1 times as much.")
     heads.press("ArrowLeft")
@@ -918,18 +1009,18 @@ def test_the_notebook_by_keyboard(bare: Page) -> None:
     bare.get_by_role("radio").first.focus()
     bare.keyboard.press("ArrowDown")
     assert found(bare) == [conversation.LINES[2], conversation.LINES[13]]
-    bare.get_by_label("Retrieved, k =").press("ArrowLeft")
+    bare.get_by_label("Retrieved k").press("ArrowLeft")
     assert found(bare) == [conversation.LINES[13]]  # the news alone
-    bare.get_by_label("Retrieved, k =").press("Home")
+    bare.get_by_label("Retrieved k").press("Home")
     assert said.inner_text() == (
         "Nothing is retrieved: only the window is read."
     )
-    bare.get_by_label("Said so far:").press("Home")
+    bare.get_by_label("Said so far").press("Home")
     assert numbers.inner_text() == (
         "1 in the window, 0 in the notebook · 1 of 1 lines are read"
     )
-    bare.get_by_label("Window:").press("End")
-    assert bare.get_by_label("Window:").get_attribute(
+    bare.get_by_role("slider", name="Window").press("End")
+    assert bare.get_by_label("Window").get_attribute(
         "aria-valuetext"
     ) == "8 lines"  # fmt: skip
     bare.evaluate("window.stop()")
@@ -996,13 +1087,13 @@ def test_the_state_explorer_by_keyboard(bare: Page) -> None:
     bare.keyboard.press("ArrowLeft")
     said = bare.get_by_role("status")
     assert said.inner_text().startswith("“um” keeps 99")
-    step = bare.get_by_label("Step Δ of “um”:")
+    step = bare.get_by_label("Step Δ of “um”")
     step.press("End")  # the longest step wipes all
     assert step.get_attribute("aria-valuetext") == "10"
     assert percents(bare)[:4] == ["0\u202f%", "0\u202f%", "100\u202f%", "·"]
-    bare.get_by_label("Written, B:").press("Home")  # and writes nothing
+    bare.get_by_label("Written, B").press("Home")  # and writes nothing
     assert percents(bare)[2:] == ["0\u202f%", "·", "100\u202f%"]
-    read = bare.get_by_label("Tokens read:")
+    read = bare.get_by_label("Tokens read")
     assert read.get_attribute("aria-valuetext") == "2,048"
     last = bare.locator(".cw-numbers").last
     assert last.inner_text() == (
@@ -1074,17 +1165,17 @@ def test_the_cache_by_keyboard_counts_as_the_chapter_does(bare: Page) -> None:
     bare.get_by_label("½ byte").check()
     assert "take 8\u202fGiB. Room on all" in said.inner_text()
     bare.get_by_label("GPT-3").check()
-    assert bare.get_by_label("Layers:").get_attribute("aria-valuetext") == "96"
+    assert bare.get_by_label("Layers").get_attribute("aria-valuetext") == "96"
     gib = cached(262_144, (96, 96, 96, 128), bits=4) / 2**30
     assert f"take {gib:.0f}\u202fGiB. No room on RTX 4090, H100." in (
         said.inner_text()
     )
     assert "every head has its own" in numbers.inner_text()
-    bare.get_by_label("KV heads:").press("Home")  # a model of one's own
+    bare.get_by_label("KV heads").press("Home")  # a model of one's own
     assert said.inner_text().startswith("This model: 262,144 tokens")
     assert "96 query heads share one" in numbers.inner_text()
     assert not bare.get_by_label("GPT-3").is_checked()
-    bare.get_by_label("Query heads:").press("ArrowLeft")
+    bare.get_by_label("Query heads").press("ArrowLeft")
     assert bare.evaluate("[model.get('heads'), model.get('kv_heads')]") == [
         95,
         1,
@@ -1135,7 +1226,7 @@ def test_the_ring_explorer_equals_causal_work(
             assert bare.locator(".cw-now").count() == work[:, t].sum()
             step.press("ArrowRight")
         assert f"in all {work.amax(0).sum()}, " in numbers.inner_text()
-    bare.get_by_label("hide the future").uncheck()
+    bare.get_by_label("Hide the future").uncheck()
     assert bare.locator(".cw-now").count() == n * n // world
 
 
@@ -1344,20 +1435,20 @@ def test_the_budget_by_keyboard(bare: Page) -> None:
     assert bare.get_by_label("ntk").is_checked()
     assert "Not on record" not in said.inner_text()
     bare.get_by_label("2: window 3").check()
-    bare.get_by_label("Window:").press("ArrowRight")
+    bare.get_by_role("slider", name="Window").press("ArrowRight")
     assert bare.get_by_label("2: window 4, 8 bits").is_checked()
-    bare.get_by_label("Memory:").press("ArrowRight")
-    bare.get_by_label("Memory:").press("ArrowRight")
-    bare.get_by_label("Retrieved:").press("ArrowRight")
+    bare.get_by_role("slider", name="Memory").press("ArrowRight")
+    bare.get_by_role("slider", name="Memory").press("ArrowRight")
+    bare.get_by_role("slider", name="Retrieved").press("ArrowRight")
     assert bare.get_by_label("(1 retrieved), 8 bits").is_checked()
-    bare.get_by_label("Retrieved:").press("Home")
+    bare.get_by_role("slider", name="Retrieved").press("Home")
     assert bare.get_by_label("memory 2 (all retrieved)").is_checked()
     assert said.inner_text().endswith("Not on record: what does it recall?")
     assert bare.evaluate("model.get('layers')") == [
         [8, 40, 4, 4],
         [4, 2, 0, 8],
     ]
-    bare.get_by_label("Memory:").press("End")
+    bare.get_by_role("slider", name="Memory").press("End")
     assert "too much" in bare.locator(".cw-over b").first.inner_text()
     bare.evaluate("window.stop()")
     assert bare.evaluate("listening()") == 0

@@ -25,6 +25,7 @@ NAMES = (
     "budget_explorer",
     "cache_explorer",
     "clock_explorer",
+    "head_explorer",
     "mask_explorer",
     "ramp_explorer",
     "sharing_explorer",
@@ -62,6 +63,11 @@ def module(name: str) -> str:
     return shared + IMPORT.sub("", source)
 
 
+def on_page_script() -> str:
+    """Return what brings the figures of a page to life."""
+    return (HERE / "on_page.js").read_text(encoding="utf-8")
+
+
 def style() -> str:
     """Return the stylesheet that all figures share."""
     return (HERE / "figure.css").read_text(encoding="utf-8")
@@ -78,6 +84,8 @@ class PageFigure:
         html = (
             f'<div class="contextlab-figure" data-widget="{self.name}"'
             f' data-state="{state}">{self.without}</div>'
+            "<script>window.contextlab?.show("
+            "document.currentScript.previousElementSibling)</script>"
         )
         return {"text/html": html}
 
@@ -158,6 +166,73 @@ def attention_explorer(
     return figure(
         "attention_explorer", state, table(title, ["token", "weight"], rows)
     )
+
+
+def head_explorer(
+    tokens: Sequence[str],
+    weights: dict[str, Tensor],
+    *,
+    period: int,
+    layer: int = 0,
+    head: int = 0,
+    query: int = 0,
+) -> Any:
+    """Show whom each token attends to, in any head of one or more models.
+
+    Args:
+        tokens: the T tokens of a text that repeats itself, as text.
+        weights: by the name of the model, the weights of its heads, of shape
+            (layers, heads, T, T); causal. The last model is shown at first.
+        period: after how many tokens the text begins to repeat itself.
+        layer: the layer shown at first, an index.
+        head: the head shown at first, an index.
+        query: the token that asks at first, an index.
+
+    Raises:
+        ValueError: if the shapes don't fit, if weights aren't causal or don't
+            sum to 1, or if an index or the period lies outside its range.
+    """
+    n = len(tokens)
+    if not weights:
+        raise ValueError("the figure needs the weights of at least one model")
+    shapes = {name: tuple(w.shape) for name, w in weights.items()}
+    layers, heads, *sides = [*shapes.values()][0]
+    if sides != [n, n] or len({*shapes.values()}) > 1:
+        raise ValueError(
+            f"{n} tokens need weights of shape (layers, heads, {n}, {n}), "
+            f"the same for each model, not {shapes}"
+        )
+    for name, given in weights.items():
+        causal = torch.allclose(given, given.tril())
+        if not causal or not torch.allclose(given.sum(-1), torch.ones(())):
+            raise ValueError(
+                f"the weights of {name!r} need rows that sum to 1 and zeros "
+                "above the diagonal"
+            )
+    limits = {"layer": layers, "head": heads, "query": n, "period": n}
+    start = {"layer": layer, "head": head, "query": query, "period": period}
+    for name, value in start.items():
+        if not (name == "period") <= value < limits[name]:
+            raise ValueError(f"{name} {value} lies outside its range")
+    models = [
+        (name, (given.double() * 1e4).round().div(1e4).tolist())
+        for name, given in weights.items()
+    ]
+    rows = []
+    for place in range(layers * heads):
+        asked = [w.flatten(0, 1)[place, query] for w in weights.values()]
+        most = [f"{tokens[int(w.argmax())]}, {w.max():.0%}" for w in asked]
+        name = f"layer {place // heads + 1}, head {place % heads + 1}"
+        rows.append([name, *most])
+    title = f"Whom token {query + 1}, “{tokens[query]}”, attends to most"
+    state = {
+        "tokens": list(tokens),
+        "models": models,
+        "model": len(models) - 1,
+        **start,
+    }
+    names = ["head", *weights]
+    return figure("head_explorer", state, table(title, names, rows))
 
 
 def mask_explorer(n_queries: int = 4, n_keys: int = 6) -> Any:

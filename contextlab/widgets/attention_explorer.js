@@ -1,6 +1,6 @@
 // Pick a token, see its attention weights; change what divides the scores.
 import {
-  HIDDEN, change, checkbox, element, fill, option, percent, slider, summary,
+  button, change, checkbox, element, fill, percent, slider, summary, token,
   unique, watch,
 } from "./controls.js";
 
@@ -31,24 +31,6 @@ function inWords(tokens, query, weights) {
   return `“${tokens[query]}” attends to ${largest.join(", ")}.`;
 }
 
-function tokenOf(text, group, pick) {
-  const bar = element("span", { class: "cw-bar" });
-  const share = element("span", { class: "cw-share" });
-  const word = element("span", { class: "cw-word" }, text);
-  const track = element("span", { class: "cw-track" }, bar);
-  const { input, label } = option(group, pick, track, word, share);
-  label.classList.add("cw-token");
-  const show = (weight, hidden, chosen) => {
-    input.checked = chosen;
-    label.classList.toggle("cw-hidden", hidden);
-    label.style.setProperty("--share", weight);
-    share.textContent = hidden ? HIDDEN : percent(weight);
-    input.setAttribute(
-      "aria-label", hidden ? `${text}, hidden` : `${text}, ${percent(weight)}`);
-  };
-  return { label, show };
-}
-
 function render({ model, el }) {
   const tokens = model.get("tokens");
   const width = model.get("width");
@@ -57,14 +39,13 @@ function render({ model, el }) {
   const group = unique("query");
 
   const chips = tokens.map((text, query) =>
-    tokenOf(text, group, () => change(model, { query })));
+    token(text, group, () => change(model, { query })));
   const divisor = slider(
     "Scores divided by",
     { min: 0, max: 1, step: 0.01 },
     (place) => change(model, { divisor: largest ** place }));
-  const preset = (text, value) => element("button", {
-    type: "button", onclick: () => change(model, { divisor: value }),
-  }, text);
+  const preset = (text, value) =>
+    button(text, () => change(model, { divisor: value }));
   const causal = checkbox(model, "causal", "Hide the future (causal mask)");
   const { numbers, sentence } = summary();
 
@@ -87,7 +68,7 @@ function render({ model, el }) {
     const visible = model.get("causal") ? query + 1 : tokens.length;
     const weights = attention(model.get("products")[query], by, visible);
     chips.forEach(({ show }, key) =>
-      show(weights[key], key >= visible, key === query));
+      show(weights[key], key === query, key >= visible && "hidden"));
     const isRoot = Math.abs(by / root - 1) < 0.005;
     divisor.show(
       Math.log(by) / Math.log(largest),

@@ -1,24 +1,10 @@
 // What a design keeps, layer by layer, and what it costs against a budget.
 import {
-  change, element, fill, option, slider, summary, unique, watch,
+  change, choice, element, fill, number, percent, slider, summary, track,
+  watch,
 } from "./controls.js";
 
-const whole = (n) => n.toLocaleString("en", { maximumFractionDigits: 0 });
-const tenth = (n) => n.toLocaleString("en", { maximumFractionDigits: 1 });
 const [WINDOW, MEMORY, RETRIEVED, BITS] = [0, 1, 2, 3]; // of a layer
-
-function choice(legend, entries, pick) {
-  const group = unique("budget");
-  const made = entries.map(([value, text]) => {
-    const words = element("span", {}, ` ${text}`);
-    return { value, words, ...option(group, () => pick(value), words) };
-  });
-  const set = element("fieldset", { class: "cw-choice" },
-    element("legend", {}, legend), ...made.map(({ label }) => label));
-  const show = (now) =>
-    made.forEach(({ input, value }) => { input.checked = value === now; });
-  return { set, show, made };
-}
 
 function render({ model, el }) {
   const designs = model.get("designs");
@@ -31,7 +17,7 @@ function render({ model, el }) {
     layers[model.get("layer")][at] = value;
     change(model, { layers });
   };
-  const presets = choice("On record", designs.map(([name], i) => [i, name]),
+  const presets = choice("Design", designs.map(([name], i) => [i, name]),
     (i) => {
       const [, kv_heads, layers, rope] = designs[i];
       change(model, { kv_heads, layers, rope });
@@ -43,11 +29,11 @@ function render({ model, el }) {
   const layers = choice("Layer", model.get("layers").map((_, i) => [i, ""]),
     (i) => change(model, { layer: i }));
   layers.set.className = "cw-ask";
-  const room = slider("Window:", { min: 1, max: n, step: 1 },
+  const room = slider("Window", { min: 1, max: n, step: 1 },
     (value) => pick(WINDOW, value));
-  const memory = slider("Memory:", { min: 0, max: n, step: 1 },
+  const memory = slider("Memory", { min: 0, max: n, step: 1 },
     (value) => pick(MEMORY, value));
-  const found = slider("Retrieved:", { min: 0, max: 64, step: 1 },
+  const found = slider("Retrieved", { min: 0, max: 64, step: 1 },
     (value) => pick(RETRIEVED, value));
   const bits = choice("Bits of a number", [16, 8, 4, 2].map((b) => [b, b]),
     (value) => pick(BITS, value));
@@ -88,14 +74,10 @@ function render({ model, el }) {
   }
 
   function bar(name, used, most, say) {
-    const track = element("span", { class: "cw-moved" }, element("i"));
-    track.style.setProperty("--done", Math.min(used / most, 1));
-    track.style.setProperty("--all", 1);
     const over = used > most;
     return element("div", { class: over ? "cw-over" : "" },
-      element("span", {}, name), track,
-      element("b", {}, over ? "too much"
-        : `${Math.round(100 * used / most)}\u202f%`),
+      element("span", {}, name), track(Math.min(used / most, 1), 1),
+      element("b", {}, over ? "too much" : percent(used / most)),
       element("small", {}, `${say(used)} of ${say(most)}`));
   }
 
@@ -125,11 +107,11 @@ function render({ model, el }) {
     found.show(some, some ? String(some) : "all");
     bits.show(layer[BITS]);
     bars.replaceChildren(
-      bar("Bytes a token", bytes, mostBytes, tenth),
-      bar("FLOPs a token", flops, mostFlops, whole));
-    numbers.textContent = `${whole(bytes * n)} bytes for ${n} tokens · ` +
-      `${whole(attention)} FLOPs for attention, ` +
-      `${whole(2 * weights[shared])} for the weights`;
+      bar("Bytes a token", bytes, mostBytes, (n) => number(n, 1)),
+      bar("FLOPs a token", flops, mostFlops, number));
+    numbers.textContent = `${number(bytes * n)} bytes for ${n} tokens · ` +
+      `${number(attention)} FLOPs for attention, ` +
+      `${number(2 * weights[shared])} for the weights`;
     const fits = bytes <= mostBytes && flops <= mostFlops;
     const costs = fits ? "Within the budget" : "Over budget";
     sentence.textContent = same < 0

@@ -1,22 +1,10 @@
 // The KV cache: its bytes, by the sizes of a model, and where it fits.
 import {
-  change, element, fill, option, slider, summary, unique, watch,
+  change, choice, element, fill, inBytes, number, percent, slider, summary,
+  track, watch,
 } from "./controls.js";
 
-const UNITS = ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB"];
 const PRECISIONS = [[16, "2 bytes"], [8, "1 byte"], [4, "½ byte"]];
-
-const whole = (n) => n.toLocaleString("en");
-
-function inUnits(bytes) {
-  let power = 0;
-  while (bytes >= 1024 && power < UNITS.length - 1) {
-    bytes /= 1024;
-    power += 1;
-  }
-  const digits = { maximumSignificantDigits: 4 };
-  return `${bytes.toLocaleString("en", digits)}\u202f${UNITS[power]}`;
-}
 
 function divisors(n) {
   return Array.from({ length: n }, (_, i) => i + 1).filter((d) => n % d === 0);
@@ -36,34 +24,23 @@ function render({ model, el }) {
   const isPreset = ([, ...values]) =>
     sizes.every((size, i) => model.get(size) === values[i]);
 
-  const choice = (legend, entries, pick) => {
-    const group = unique("cache");
-    const made = entries.map(([value, text]) => ({
-      value, ...option(group, () => pick(value), ` ${text}`),
-    }));
-    const set = element("fieldset", { class: "cw-choice" },
-      element("legend", {}, legend), ...made.map(({ label }) => label));
-    const show = (now) =>
-      made.forEach(({ input, value }) => { input.checked = value === now; });
-    return { set, show };
-  };
   const presets = choice("Model",
     models.map(([name], index) => [index, name]), preset);
   const precision = choice("A number takes", PRECISIONS,
     (bits) => change(model, { bits }));
 
-  const layers = slider("Layers:", { min: 1, max: 128, step: 1 },
+  const layers = slider("Layers", { min: 1, max: 128, step: 1 },
     (n) => change(model, { layers: n }));
-  const heads = slider("Query heads:", { min: 1, max: 128, step: 1 },
+  const heads = slider("Query heads", { min: 1, max: 128, step: 1 },
     (n) => {
       const fits = divisors(n).filter((d) => d <= model.get("kv_heads"));
       change(model, { heads: n, kv_heads: fits[fits.length - 1] });
     });
-  const kvHeads = slider("KV heads:", { min: 0, max: 1, step: 1 },
+  const kvHeads = slider("KV heads", { min: 0, max: 1, step: 1 },
     (index) => change(model, { kv_heads: divisors(model.get("heads"))[index] }));
-  const width = slider("Width of a head:", { min: 16, max: 256, step: 16 },
+  const width = slider("Width of a head", { min: 16, max: 256, step: 16 },
     (n) => change(model, { width: n }));
-  const tokens = slider("Tokens:", { min: first, max: last, step: 1 },
+  const tokens = slider("Tokens", { min: first, max: last, step: 1 },
     (power) => change(model, { power }));
   const rows = element("div", { class: "cw-traffic cw-cards" });
   const { numbers, sentence } = summary();
@@ -77,15 +54,11 @@ function render({ model, el }) {
 
   function row([name, bytes], used, aToken) {
     const fits = used <= bytes;
-    const track = element("span", { class: "cw-moved" }, element("i"));
-    track.style.setProperty("--done", Math.min(used / bytes, 1));
-    track.style.setProperty("--all", 1);
     const room = Math.floor(bytes / aToken);
     return element("div", { class: fits ? "" : "cw-over" },
-      element("span", {}, name), track,
-      element("b", {}, fits ? `${Math.round(100 * used / bytes)}\u202f%`
-        : "too small"),
-      element("small", {}, `room for ${whole(room)} tokens`));
+      element("span", {}, name), track(Math.min(used / bytes, 1), 1),
+      element("b", {}, fits ? percent(used / bytes) : "too small"),
+      element("small", {}, `room for ${number(room)} tokens`));
   }
 
   function draw() {
@@ -96,7 +69,7 @@ function render({ model, el }) {
     const index = models.findIndex(isPreset);
     presets.show(index);
     precision.show(model.get("bits"));
-    tokens.show(model.get("power"), whole(n));
+    tokens.show(model.get("power"), number(n));
     layers.show(l, String(l));
     heads.show(h, String(h));
     kvHeads.input.max = divisors(h).length - 1;
@@ -105,13 +78,13 @@ function render({ model, el }) {
     rows.replaceChildren(...memories.map((m) => row(m, used, aToken)));
     const less = h === kv ? "every head has its own"
       : `${h / kv} query heads share one: ${h / kv} times less than ` +
-        `${inUnits(used * h / kv)}`;
+        `${inBytes(used * h / kv)}`;
     numbers.textContent = `2 · ${l} layers · ${kv} KV heads · ${d} wide = ` +
-      `${whole(2 * l * kv * d)} numbers, ${inUnits(aToken)} a token; ${less}`;
+      `${number(2 * l * kv * d)} numbers, ${inBytes(aToken)} a token; ${less}`;
     const out = memories.filter(([, bytes]) => used > bytes);
     const name = index < 0 ? "This model" : models[index][0];
-    sentence.textContent = `${name}: ${whole(n)} tokens take ` +
-      `${inUnits(used)}. ` + (out.length
+    sentence.textContent = `${name}: ${number(n)} tokens take ` +
+      `${inBytes(used)}. ` + (out.length
       ? `No room on ${out.map(([memory]) => memory).join(", ")}.`
       : "Room on all of these, as long as nothing else is there.");
   }

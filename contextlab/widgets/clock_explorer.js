@@ -1,13 +1,11 @@
 // The clock of rotary positions: one face a pair of channels, two hands each.
 import {
-  change, checkbox, element, fill, option, slider, summary, svg, unique,
-  watch,
+  change, checkbox, choice, element, fill, number, slider, summary, svg, watch,
 } from "./controls.js";
 
 const [SIZE, RADIUS] = [72, 32];  // of a face, and of its circle
 const SHORT = 0.72;  // the key's hand is the shorter one
 
-const whole = (n) => Math.round(n).toLocaleString("en");
 const minus = (text) => text.replace("-", "−");
 
 /** Radians a token of each pair, the fastest first. */
@@ -49,7 +47,6 @@ function sector(key, between) {
 function render({ model, el }) {
   const width = model.get("width");
   const last = model.get("last");
-  const group = unique("base");
 
   const range = { min: 0, max: last, step: 1 };
   const query = slider("Query at position", range,
@@ -57,15 +54,14 @@ function render({ model, el }) {
   const key = slider("Key at position", range,
     (place) => move("key", "query", place));
   const together = checkbox(model, "together", "Keep the distance");
-  const bases = model.get("bases").map((base) => ({
-    base, ...option(group, () => change(model, { base }), ` ${whole(base)}`),
-  }));
+  const bases = choice("Base",
+    model.get("bases").map((base) => [base, number(base)]),
+    (base) => change(model, { base }));
   const faces = element("div", { class: "cw-faces" });
   const { numbers, sentence } = summary();
 
   fill(el,
-    element("fieldset", { class: "cw-choice" },
-      element("legend", {}, "Base"), ...bases.map(({ label }) => label)),
+    bases.set,
     faces,
     element("p", { class: "cw-key" },
       element("span", { class: "cw-solid cw-q" }), " query   ",
@@ -94,7 +90,7 @@ function render({ model, el }) {
       hand(n * frequency, RADIUS * SHORT, "cw-k"));
     return element("div", { class: "cw-face" }, picture,
       element("b", {}, minus(between.toFixed(2))),
-      element("span", {}, whole(2 * Math.PI / frequency)));
+      element("span", {}, number(2 * Math.PI / frequency)));
   }
 
   function draw() {
@@ -104,9 +100,7 @@ function render({ model, el }) {
     const cosines = hands.map((frequency) => Math.cos((m - n) * frequency));
     const match = cosines.reduce((sum, x) => sum + x, 0) / hands.length;
     faces.replaceChildren(...hands.map((frequency) => face(frequency, m, n)));
-    bases.forEach(({ input, base }) => {
-      input.checked = base === model.get("base");
-    });
+    bases.show(model.get("base"));
     query.show(m, String(m));
     key.show(n, String(n));
     together.show();

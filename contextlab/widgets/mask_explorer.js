@@ -18,10 +18,10 @@ function render({ model, el }) {
   const most = model.get("most");
   const group = unique("row");
   const sizes = { min: 1, max: most, step: 1 };
-  const queries = slider("Queries T =", sizes, (n) => change(model, {
+  const queries = slider("Queries T", sizes, (n) => change(model, {
     n_queries: n, n_keys: Math.max(n, model.get("n_keys")),
   }));
-  const keys = slider("Keys S =", sizes, (n) => change(model, {
+  const keys = slider("Keys S", sizes, (n) => change(model, {
     n_keys: n, n_queries: Math.min(n, model.get("n_queries")),
   }));
   const bug = checkbox(model, "top_left", "Align top-left (the usual bug)");

@@ -1,9 +1,9 @@
 // Sparse masks: a window, strides, global tokens, and pairs painted by hand.
 import {
-  change, checkbox, element, fill, percent, slider, summary, watch,
+  button, change, checkbox, element, fill, number, percent, slider, summary,
+  watch,
 } from "./controls.js";
 
-const number = (n) => n.toLocaleString("en");
 const range = (n) => Array.from({ length: n }, (_, index) => index);
 const tokens = (n) => (n === 1 ? "1 token" : `${n} tokens`);
 
@@ -47,15 +47,13 @@ function render({ model, el }) {
   const pick = (name) => (value) => change(model, { [name]: value });
   const upTo = (max, min = 0) => ({ min, max, step: 1 });
 
-  const window_ = slider("Window:", upTo(n), pick("window"));
-  const stride = slider("Stride:", upTo(n - 1), pick("stride"));
-  const globals = slider("Global tokens:", upTo(6), pick("n_global"));
-  const layers = slider("Layers:", upTo(8, 1), pick("n_layers"));
-  const query = slider("Query:", upTo(n - 1), pick("query"));
-  const key = slider("Key:", upTo(n - 1), pick("key"));
+  const window_ = slider("Window", upTo(n), pick("window"));
+  const stride = slider("Stride", upTo(n - 1), pick("stride"));
+  const globals = slider("Global tokens", upTo(6), pick("n_global"));
+  const layers = slider("Layers", upTo(8, 1), pick("n_layers"));
+  const query = slider("Query", upTo(n - 1), pick("query"));
+  const key = slider("Key", upTo(n - 1), pick("key"));
   const causal = checkbox(model, "causal", "Hide the future");
-  const button = (text, onclick) =>
-    element("button", { type: "button", onclick }, text);
   const paint = button("Paint this pair", () =>
     toggle(model.get("query"), model.get("key")));
   const clear = button("Unpaint all", () => change(model, { painted: [] }));

@@ -21,15 +21,15 @@ function render({ model, el }) {
   const lengths = model.get("lengths");
   const depths = model.get("depths");
   const pick = (name) => (value) => change(model, { [name]: value });
-  const sides = [["left", "On the left:"], ["right", "On the right:"]].map(
+  const sides = [["left", "On the left"], ["right", "On the right"]].map(
     ([side, words]) => ({
       side,
       table: element("table", { class: "cw-mask" }),
       ...menu(words, names, pick(side)),
     }));
   const last = (list) => ({ min: 0, max: list.length - 1, step: 1 });
-  const length = slider("Length of the text:", last(lengths), pick("length"));
-  const depth = slider("Depth of the needle:", last(depths), pick("depth"));
+  const length = slider("Length of the text", last(lengths), pick("length"));
+  const depth = slider("Depth of the needle", last(depths), pick("depth"));
   const { numbers, sentence } = summary();
 
   fill(el,

@@ -22,11 +22,11 @@ function render({ model, el }) {
   const asked = questions.map((question, n) =>
     option(group, () => change(model, { question: n }), question));
   const now = slider(
-    "Said so far:", { min: 1, max: lines.length, step: 1 }, pick("now"));
+    "Said so far", { min: 1, max: lines.length, step: 1 }, pick("now"));
   const size = slider(
-    "Window:", { min: 1, max: model.get("widest"), step: 1 }, pick("window"));
+    "Window", { min: 1, max: model.get("widest"), step: 1 }, pick("window"));
   const k = slider(
-    "Retrieved, k =", { min: 0, max: model.get("most"), step: 1 }, pick("k"));
+    "Retrieved k", { min: 0, max: model.get("most"), step: 1 }, pick("k"));
   const inside = element("ol", { class: "cw-page" });
   const notebook = element("ol", {
     class: "cw-page", tabindex: "0", "aria-label": "The notebook",

@@ -1,6 +1,6 @@
 // The ramp: how many times as slow each pair becomes, by PI, NTK and YaRN.
 import {
-  change, element, fill, option, slider, summary, svg, unique, watch,
+  change, choice, element, fill, number, percent, slider, summary, svg, watch,
 } from "./controls.js";
 
 const [WIDTH, HEIGHT] = [360, 250];
@@ -9,11 +9,10 @@ const WINDOWS = { min: 6, max: 17, step: 1 };  // powers of two
 const SCALES = { min: 0, max: 6, step: 1 };  // powers of two
 
 const clip = (x, low, high) => Math.min(Math.max(x, low), high);
-const whole = (n) => Math.round(n).toLocaleString("en");
 
 /** 3.26, 41 or 1,234: three digits and no more than a reader can use. */
 function short(n) {
-  return n >= 100 ? whole(n) : String(Number(n.toPrecision(3)));
+  return n >= 100 ? number(n) : String(Number(n.toPrecision(3)));
 }
 
 /** The index at which a pair would turn so many times in a window. */
@@ -58,16 +57,15 @@ function render({ model, el }) {
     slow: model.get("slow"),
   });
 
-  const group = unique("ramp");
-  const bases = model.get("bases").map((base) => ({
-    base, ...option(group, () => change(model, { base }), ` ${whole(base)}`),
-  }));
+  const bases = choice("Base",
+    model.get("bases").map((base) => [base, number(base)]),
+    (base) => change(model, { base }));
   const set = (name) => (value) => change(model, { [name]: value });
   const sliders = {
-    window: slider("Trained on tokens L =", WINDOWS, set("window")),
-    scale: slider("Stretched by s =", SCALES, set("scale")),
-    fast: slider("β fast, turns", { min: 8, max: 64, step: 1 }, set("fast")),
-    slow: slider("β slow, turns", { min: 0.5, max: 6, step: 0.5 },
+    window: slider("Trained on tokens L", WINDOWS, set("window")),
+    scale: slider("Stretched by s", SCALES, set("scale")),
+    fast: slider("β fast (turns)", { min: 8, max: 64, step: 1 }, set("fast")),
+    slow: slider("β slow (turns)", { min: 0.5, max: 6, step: 0.5 },
       set("slow")),
     pair: slider("Look at pair", { min: 0, max: last, step: 1 }, set("pair")),
   };
@@ -76,8 +74,7 @@ function render({ model, el }) {
   const { numbers, sentence } = summary();
 
   fill(el,
-    element("fieldset", { class: "cw-choice" },
-      element("legend", {}, "Base"), ...bases.map(({ label }) => label)),
+    bases.set,
     chart,
     element("p", { class: "cw-key" },
       "thick: YaRN   thin: NTK   dashed: PI"),
@@ -133,9 +130,9 @@ function render({ model, el }) {
   function inWords(pair, { turns, ramp }, state) {
     const does = ramp === 0 ? "it stays as it is"
       : ramp === 1 ? "it is interpolated in full"
-        : `it is ${Math.round(100 * ramp)}\u202f% up the ramp`;
+        : `it is ${percent(ramp)} up the ramp`;
     return `Pair ${pair} turns ${short(turns)} times in ` +
-      `${whole(state.window)} tokens: ${does}.`;
+      `${number(state.window)} tokens: ${does}.`;
   }
 
   function draw() {
@@ -143,10 +140,8 @@ function render({ model, el }) {
     const pair = model.get("pair");
     const one = about(pair, state);
     const [low, high] = ends(state);
-    bases.forEach(({ input, base }) => {
-      input.checked = base === state.base;
-    });
-    sliders.window.show(model.get("window"), whole(state.window));
+    bases.show(model.get("base"));
+    sliders.window.show(model.get("window"), number(state.window));
     sliders.scale.show(model.get("scale"), String(state.scale));
     sliders.fast.show(state.fast, String(state.fast));
     sliders.slow.show(state.slow, String(state.slow));

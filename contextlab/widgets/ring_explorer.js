@@ -1,13 +1,12 @@
 // Ring attention: cards of keys and values go round, and who works when.
 import {
-  HIDDEN, change, checkbox, element, fill, option, slider, summary, svg,
-  unique, watch,
+  HIDDEN, change, checkbox, choice, element, fill, number, player, summary,
+  svg, track, watch,
 } from "./controls.js";
 
 const PAUSE = 1200;  // milliseconds a step while playing
 const LAYOUTS = { contiguous: "in order", striped: "stripes", zigzag: "zigzag" };
 
-const number = (n) => n.toLocaleString("en");
 const upTo = (n) => Array.from({ length: n }, (_, index) => index);
 
 /** The positions of each rank's tokens. */
@@ -37,24 +36,10 @@ function inShort(positions) {
 function render({ model, el }) {
   const n = model.get("n");
   const world = model.get("world");
-  let timer = null;
 
-  const step = () => Math.min(model.get("step"), world - 1);
-  const go = (t) => change(model, { step: t });
-  const at = slider("Step", { min: 0, max: world - 1, step: 1 }, go);
-  const button = (text, onclick) =>
-    element("button", { type: "button", onclick }, text);
-  const back = button("Back", () => go(Math.max(step() - 1, 0)));
-  const next = button("Next", () => go(Math.min(step() + 1, world - 1)));
-  const play = button("Play", () => (timer ? stop() : start()));
-  const group = unique("layout");
-  const choices = Object.entries(LAYOUTS).map(([layout, name]) => {
-    const made = option(group, () => change(model, { layout, step: 0 }), name);
-    made.label.className = "";
-    made.input.value = layout;
-    return made;
-  });
-  const causal = checkbox(model, "causal", "hide the future");
+  const layouts = choice("The text is dealt", Object.entries(LAYOUTS),
+    (layout) => change(model, { layout, step: 0 }));
+  const causal = checkbox(model, "causal", "Hide the future");
   const table = svg("svg", {
     class: "cw-ring", viewBox: "0 0 320 270", "aria-hidden": "true",
   });
@@ -62,6 +47,7 @@ function render({ model, el }) {
   matrix.style.setProperty("--columns", n + 1);
   const bars = element("div", { class: "cw-traffic" });
   const { numbers, sentence } = summary();
+  const at = player(model, () => world - 1, PAUSE, sentence);
 
   const place = (r) => {
     const angle = (2 * Math.PI * r) / world - Math.PI / 2;
@@ -97,37 +83,17 @@ function render({ model, el }) {
   });
 
   fill(el,
-    element("div", { class: "cw-choices" },
-      element("fieldset", { class: "cw-choice" },
-        element("legend", {}, "The text is dealt"),
-        ...choices.map((choice) => choice.label)),
-      causal.label),
+    element("div", { class: "cw-choices" }, layouts.set, causal.label),
     element("div", { class: "cw-round" }, table, matrix),
     element("p", { class: "cw-key" },
       element("span", { class: "cw-solid" }), " scored in this step   ",
       element("span", { class: "cw-pale" }), " before   ",
       `${HIDDEN} never: it lies ahead`),
-    element("div", { class: "cw-controls" }, at.label,
-      element("span", { class: "cw-presets" }, back, next, play)),
+    at.set,
     bars, numbers, sentence);
 
-  function start() {
-    if (step() === world - 1) go(0);
-    timer = setInterval(() => {
-      if (step() < world - 1) go(step() + 1);
-      if (step() === world - 1) stop();
-    }, PAUSE);
-    draw();
-  }
-
-  function stop() {
-    clearInterval(timer);
-    timer = null;
-    draw();
-  }
-
   function draw() {
-    const t = step();
+    const t = at.step();
     const layout = model.get("layout");
     const hides = model.get("causal");
     const owners = deal(n, world, layout);
@@ -141,10 +107,9 @@ function render({ model, el }) {
     const upToNow = (list) => list.slice(0, t + 1).reduce((a, b) => a + b, 0);
     const all = slowest.reduce((a, b) => a + b, 0);
 
-    choices.forEach(({ input }) => { input.checked = input.value === layout; });
+    layouts.show(layout);
     causal.show();
-    at.show(t, `${t} of ${world - 1}`);
-    play.textContent = timer ? "Pause" : "Play";
+    at.show(`${t} of ${world - 1}`);
     seats.forEach((asks, r) => { asks.textContent = `Q ${inShort(owners[r])}`; });
     cards.forEach(({ arm, card }, b) => {
       const turn = (360 * (b + t)) / world;
@@ -165,12 +130,10 @@ function render({ model, el }) {
     ]));
 
     bars.replaceChildren(...work.map((own, r) => {
-      const track = element("span", { class: "cw-moved" }, element("i"));
-      track.style.setProperty("--done", upToNow(own) / all);
-      track.style.setProperty("--all", upToNow(slowest) / all);
-      return element("div", {},
-        element("span", {}, `rank ${r}`), track,
-        element("b", {}, number(upToNow(own))));
+      const soFar = upToNow(own);
+      return element("div", {}, element("span", {}, `rank ${r}`),
+        track(soFar / all, upToNow(slowest) / all),
+        element("b", {}, number(soFar)));
     }));
     const total = work.flat().reduce((a, b) => a + b, 0);
     numbers.textContent =
@@ -180,7 +143,6 @@ function render({ model, el }) {
       `${number(total / world)}`;
     const holds = (r) => `rank ${r} holds KV ${(r - t + world) % world}`;
     const idle = work.filter((w) => w[t] < slowest[t]).length;
-    sentence.setAttribute("aria-live", timer ? "off" : "polite");
     sentence.textContent = `${t === 1 ? "1 move" : `${t} moves`}: ` +
       `${upTo(world).map(holds).join(", ")}; ` +
       (idle === 0 ? "nobody waits." : `${idle} of ${world} ${idle === 1 ? "waits" : "wait"}.`);
@@ -189,7 +151,7 @@ function render({ model, el }) {
   const names = ["step", "layout", "causal"];
   const ignore = watch(model, names, draw);
   return () => {
-    clearInterval(timer);
+    at.stop();
     ignore();
   };
 }

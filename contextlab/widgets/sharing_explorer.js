@@ -1,27 +1,13 @@
 // Heads that share keys and values: what a token leaves behind, four ways.
 import {
-  change, element, fill, option, slider, summary, svg, unique, watch,
+  change, choice, element, fill, inBytes, number, slider, summary, svg, watch,
 } from "./controls.js";
 
 const BYTES_A_NUMBER = 2;
 const WAYS = ["MHA", "GQA", "MQA", "MLA"];
 const HEADS = [1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128];
 const SIZES = ["heads", "shared", "width", "latent", "rope", "layers"];
-const UNITS = ["bytes", "KiB", "MiB", "GiB"];
 const [LEFT, RIGHT] = [10, 350];  // of a chart that is 360 wide
-
-const whole = (n) => n.toLocaleString("en");
-const digits = (x) =>
-  x.toLocaleString("en", { maximumFractionDigits: x < 100 ? 1 : 0 });
-
-function inBytes(bytes) {
-  let power = 0;
-  while (bytes >= 1024 && power < UNITS.length - 1) {
-    bytes /= 1024;
-    power += 1;
-  }
-  return `${digits(bytes)}\u202f${UNITS[power]}`;
-}
 
 /** How many heads of keys and values are kept. */
 const headsKept = (way, { heads, shared }) =>
@@ -48,7 +34,7 @@ function drawReading(way, sizes) {
   const { heads } = sizes;
   const slot = (RIGHT - LEFT) / heads;
   const at = (h) => LEFT + slot * (h + 0.5);
-  const drawn = [text(LEFT, 12, `${whole(heads)} query heads`)];
+  const drawn = [text(LEFT, 12, `${number(heads)} query heads`)];
   const kept = way === "MLA" ? 1 : headsKept(way, sizes);
   const group = heads / kept;
   const wide = Math.min(slot * group * 0.7, 46);
@@ -75,7 +61,7 @@ function drawStrips(chosen, sizes) {
     const numbers = numbersOf(way, sizes);
     const bytes = numbers * sizes.layers * BYTES_A_NUMBER;
     const kind = way === chosen ? "cw-picked" : "";
-    const words = way === "GQA" ? `GQA, ${whole(sizes.shared)} kept` : way;
+    const words = way === "GQA" ? `GQA, ${number(sizes.shared)} kept` : way;
     let x = LEFT;
     const strip = parts(way, sizes).map(([hue, , count]) => {
       const wide = (RIGHT - LEFT) * count / most;
@@ -84,7 +70,7 @@ function drawStrips(chosen, sizes) {
     });
     return [
       text(LEFT, top, words, kind),
-      text(RIGHT, top, `${whole(numbers)} numbers · ${inBytes(bytes)}`, kind,
+      text(RIGHT, top, `${number(numbers)} numbers · ${inBytes(bytes)}`, kind,
         "end"),
       ...strip,
     ];
@@ -97,45 +83,34 @@ function render({ model, el }) {
   const sizesNow = () =>
     Object.fromEntries(SIZES.map((name) => [name, model.get(name)]));
 
-  const choice = (legend, entries, pick) => {
-    const group = unique("cw-sharing");
-    const made = entries.map(([words, value]) => ({
-      value, ...option(group, () => change(model, pick(value)), ` ${words}`),
-    }));
-    const set = element("fieldset", { class: "cw-choice" },
-      element("legend", {}, legend), ...made.map(({ label }) => label));
-    const show = (now) =>
-      made.forEach(({ input, value }) => { input.checked = value === now; });
-    return { set, show };
-  };
-  const presets = choice("Sizes of",
-    models.map(([name], index) => [name, index]),
+  const presets = choice("Model",
+    models.map(([name], index) => [index, name]),
     (index) => {
       const { way, ...sizes } = models[index][1];
-      return { ...sizes, way, model: index };
+      change(model, { ...sizes, way, model: index });
     });
-  const ways = choice("Heads read", WAYS.map((way) => [way, way]),
-    (way) => ({ way }));
+  const ways = choice("Attention", WAYS.map((way) => [way, way]),
+    (way) => change(model, { way }));
 
   const divisors = () => HEADS.concat(3, 6)
     .filter((n) => n <= model.get("heads") && model.get("heads") % n === 0)
     .sort((a, b) => a - b);
   const set = (values) => change(model, { ...values, model: own });
-  const heads = slider("Query heads H =",
+  const heads = slider("Query heads H",
     { min: 0, max: HEADS.length - 1, step: 1 }, (index) => {
       const n = HEADS[index];
       const fits = HEADS.filter((g) => n % g === 0 && g <= model.get("shared"));
       set({ heads: n, shared: fits.at(-1) ?? 1 });
     });
-  const shared = slider("kept in GQA, G =", { min: 0, max: 11, step: 1 },
+  const shared = slider("Kept in GQA, G", { min: 0, max: 11, step: 1 },
     (index) => set({ shared: divisors()[index] }));
   const plain = (name, words, min, max, step) => [name, slider(words,
     { min, max, step }, (value) => set({ [name]: value }))];
   const others = [
-    plain("width", "Head width D =", 16, 256, 16),
-    plain("layers", "Layers =", 1, 128, 1),
-    plain("latent", "Latent L =", 32, 1024, 32),
-    plain("rope", "RoPE key R =", 0, 128, 8),
+    plain("width", "Head width D", 16, 256, 16),
+    plain("layers", "Layers", 1, 128, 1),
+    plain("latent", "Latent L", 32, 1024, 32),
+    plain("rope", "RoPE key R", 0, 128, 8),
   ];
   const chart = svg("svg",
     { viewBox: "0 0 360 258", role: "img", class: "cw-chart cw-kept" });
@@ -154,16 +129,16 @@ function render({ model, el }) {
     const kept = numbersOf(way, sizes);
     presets.show(model.get("model"));
     ways.show(way);
-    heads.show(HEADS.indexOf(sizes.heads), whole(sizes.heads));
+    heads.show(HEADS.indexOf(sizes.heads), number(sizes.heads));
     const possible = divisors();
     shared.input.max = possible.length - 1;
-    shared.show(possible.indexOf(sizes.shared), whole(sizes.shared));
+    shared.show(possible.indexOf(sizes.shared), number(sizes.shared));
     for (const [name, control] of others)
-      control.show(sizes[name], whole(sizes[name]));
+      control.show(sizes[name], number(sizes[name]));
     chart.replaceChildren(
       ...drawReading(way, sizes), ...drawStrips(way, sizes));
     const said = parts(way, sizes)
-      .map(([, name, count]) => `${name} ${whole(count)}`).join(", ");
+      .map(([, name, count]) => `${name} ${number(count)}`).join(", ");
     chart.setAttribute("aria-label",
       `${sizes.heads} query heads above what they read in ${way}; below, ` +
       "strips as long as what a token leaves behind in each of the four ways");
@@ -171,9 +146,9 @@ function render({ model, el }) {
     const bytes = kept * sizes.layers * BYTES_A_NUMBER;
     const ratio = numbersOf("MHA", sizes) / kept;
     sentence.textContent =
-      `${way} keeps ${inBytes(bytes)} of a token in ${whole(sizes.layers)} ` +
+      `${way} keeps ${inBytes(bytes)} of a token in ${number(sizes.layers)} ` +
       `layers, ${way === "MHA" ? "a key and a value for every head"
-        : `MHA ${digits(ratio)} times as much`}.`;
+        : `MHA ${number(ratio, ratio < 100 ? 1 : 0)} times as much`}.`;
   }
   return watch(model, ["model", "way", ...SIZES], draw);
 }

@@ -1,21 +1,14 @@
 // A state that decays: what it holds of each token, and what a step does.
 import {
-  HIDDEN, change, element, fill, option, percent, slider, summary, unique,
-  watch,
+  HIDDEN, button, change, element, fill, inBytes, number, option, percent,
+  slider, summary, unique, watch,
 } from "./controls.js";
 
 const LONG = 3;  // the step by which a token is written
 const SHORT = 0.01;  // the step by which a token is passed over
-const UNITS = ["bytes", "KiB", "MiB", "GiB", "TiB"];
 
 const upTo = (n) => Array.from({ length: n }, (_, index) => index);
-const digits = (x) => Number(x.toPrecision(3)).toLocaleString("en");
-
-function inBytes(bytes) {
-  const power = Math.min(
-    Math.floor(Math.log2(Math.max(bytes, 1)) / 10), UNITS.length - 1);
-  return `${digits(bytes / 2 ** (10 * power))}\u202f${UNITS[power]}`;
-}
+const digits = (x) => number(Number(x.toPrecision(3)), 3);
 
 /** What the state holds of each token up to `last`, and what is empty. */
 function sharesOf(steps, inputs, rate, last) {
@@ -42,19 +35,9 @@ function render({ model, el }) {
   const all = (steps) => change(model, {
     steps, inputs: tokens.map(() => 1), reads: tokens.map(() => 1),
   });
-  const button = (text, onclick) =>
-    element("button", { type: "button", onclick }, text);
 
-  const columns = tokens.map((word, t) => {
-    const bar = element("span", { class: "cw-bar" });
-    const share = element("span", { class: "cw-share" });
-    const { input, label } = option(group,
-      () => change(model, { token: t }),
-      element("span", { class: "cw-track" }, bar),
-      element("span", { class: "cw-word" }, word), share);
-    label.className = "cw-token";
-    return { input, label, share };
-  });
+  const columns = tokens.map((word, t) =>
+    token(word, group, () => change(model, { token: t })));
   const rest = element("span", { class: "cw-share" });
   const empty = element("div", { class: "cw-token cw-empty" },
     element("span", { class: "cw-track" },
@@ -64,14 +47,15 @@ function render({ model, el }) {
   // The step goes from 0.001 to 10, by its logarithm.
   const step = slider("", { min: -3, max: 1, step: 0.05 },
     (power) => replace("steps")(10 ** power));
-  const input = slider("", { min: 0, max: 1, step: 0.05 }, replace("inputs"));
-  const read = slider("", { min: -1, max: 1, step: 0.05 }, replace("reads"));
-  const rate = slider("Rate A of the state:",
+  const input = slider("Written, B", { min: 0, max: 1, step: 0.05 },
+    replace("inputs"));
+  const read = slider("Read, C", { min: -1, max: 1, step: 0.05 },
+    replace("reads"));
+  const rate = slider("Rate A of the state",
     { min: -2, max: 1, step: 0.05 },
     (power) => change(model, { rate: 10 ** power }));
-  const length = slider("Tokens read:", { min: 0, max: 20, step: 1 },
+  const length = slider("Tokens read", { min: 0, max: 20, step: 1 },
     (power) => change(model, { power }));
-  const name = (control) => control.label.firstChild.firstChild;
   const { numbers, sentence } = summary();
   const bytes = element("p", { class: "cw-numbers" });
 
@@ -94,16 +78,8 @@ function render({ model, el }) {
     const steps = model.get("steps");
     const { shares, empty: left } =
       sharesOf(steps, model.get("inputs"), model.get("rate"), at());
-    columns.forEach(({ input: radio, label, share }, t) => {
-      const heard = t <= at();
-      const words = heard ? percent(shares[t]) : HIDDEN;
-      radio.checked = t === at();
-      radio.setAttribute("aria-label",
-        `${tokens[t]}, ${heard ? words : "not yet heard"}`);
-      label.classList.toggle("cw-hidden", !heard);
-      label.style.setProperty("--share", heard ? shares[t] : 0);
-      share.textContent = words;
-    });
+    columns.forEach(({ show }, t) =>
+      show(shares[t], t === at(), t > at() && "not yet heard"));
     empty.style.setProperty("--share", Math.max(left, 0));
     rest.textContent = percent(Math.max(left, 0));
     return shares;
@@ -118,9 +94,7 @@ function render({ model, el }) {
     const kept = Math.exp(-a * delta);
     const state = shares.reduce((sum, share) => sum + share, 0);
 
-    name(step).textContent = `Step Δ of “${tokens[t]}”:`;
-    name(input).textContent = "Written, B:";
-    name(read).textContent = "Read, C:";
+    step.label.firstChild.firstChild.textContent = `Step Δ of “${tokens[t]}”`;
     step.show(Math.log10(delta), digits(delta));
     input.show(b, digits(b));
     read.show(c, digits(c));
@@ -136,7 +110,7 @@ function render({ model, el }) {
     const read_ = 2 ** model.get("power");
     const page = model.get("state_bytes");
     const cache = model.get("token_bytes") * read_;
-    length.show(model.get("power"), read_.toLocaleString("en"));
+    length.show(model.get("power"), number(read_));
     bytes.textContent =
       `State ${inBytes(page)}, as after the first token · cache ` +
       `${inBytes(cache)}, ${digits(cache / page)} times the state`;

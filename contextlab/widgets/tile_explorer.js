@@ -1,12 +1,11 @@
 // FlashAttention, tile by tile: what is in fast memory, and the bytes moved.
 import {
-  HIDDEN, change, element, fill, slider, summary, watch,
+  HIDDEN, change, element, fill, number, player, slider, summary, track, watch,
 } from "./controls.js";
 
 const BYTES = 2;  // of a float16 number
 const PAUSE = 800;  // milliseconds a step while playing
 
-const number = (n) => n.toLocaleString("en");
 const upTo = (n) => Array.from({ length: n }, (_, index) => index);
 
 /** Cut 0 … n into tiles: [first, one past the last]. */
@@ -36,27 +35,18 @@ const named = (one, several, [first, end]) =>
 function render({ model, el }) {
   const n = model.get("n");
   const width = model.get("width");
-  let timer = null;
 
   const steps = () =>
     stepsOf(n, width, model.get("block_q"), model.get("block_k"));
-  const place = () => Math.min(model.get("step"), steps().length - 1);
-  const go = (step) => change(model, { step });
   const sizes = { min: 1, max: n, step: 1 };
   const pick = (name) => (size) => change(model, { [name]: size, step: 0 });
-  const rows = slider("Queries in a tile:", sizes, pick("block_q"));
-  const keys = slider("Keys in a tile:", sizes, pick("block_k"));
-  const at = slider("Step", { min: 1, max: 1, step: 1 }, (s) => go(s - 1));
-  const button = (text, onclick) =>
-    element("button", { type: "button", onclick }, text);
-  const back = button("Back", () => go(Math.max(place() - 1, 0)));
-  const next = button("Next", () =>
-    go(Math.min(place() + 1, steps().length - 1)));
-  const play = button("Play", () => (timer ? stop() : start()));
+  const rows = slider("Queries in a tile", sizes, pick("block_q"));
+  const keys = slider("Keys in a tile", sizes, pick("block_k"));
   const grid = element("div", { class: "cw-tiles", "aria-hidden": "true" });
   grid.style.setProperty("--columns", n + 2);
   const bars = element("div", { class: "cw-traffic" });
   const { numbers, sentence } = summary();
+  const at = player(model, () => steps().length - 1, PAUSE, sentence);
 
   fill(el,
     grid,
@@ -64,26 +54,9 @@ function render({ model, el }) {
       element("span", { class: "cw-solid" }), " in fast memory now   ",
       element("span", { class: "cw-pale" }), " in slow memory   ",
       `${HIDDEN} a score that was used and let go`),
-    element("div", { class: "cw-controls" },
-      at.label,
-      element("span", { class: "cw-presets" }, back, next, play)),
+    at.set,
     element("div", { class: "cw-controls cw-more" }, rows.label, keys.label),
     bars, numbers, sentence);
-
-  function start() {
-    if (place() === steps().length - 1) go(0);
-    timer = setInterval(() => {
-      if (place() < steps().length - 1) go(place() + 1);
-      if (place() === steps().length - 1) stop();
-    }, PAUSE);
-    draw();
-  }
-
-  function stop() {
-    clearInterval(timer);
-    timer = null;
-    draw();
-  }
 
   function cell(kind, state, sign = "") {
     return element("span", { class: `cw-${kind} cw-${state}` }, sign);
@@ -118,11 +91,8 @@ function render({ model, el }) {
   }
 
   function bar(name, done, all, longest) {
-    const track = element("span", { class: "cw-moved" }, element("i"));
-    track.style.setProperty("--done", done / longest);
-    track.style.setProperty("--all", all / longest);
-    return element("div", {},
-      element("span", {}, name), track,
+    return element("div", {}, element("span", {}, name),
+      track(done / longest, all / longest),
       element("b", {}, number(done * BYTES)));
   }
 
@@ -137,7 +107,7 @@ function render({ model, el }) {
 
   function draw() {
     const all = steps();
-    const step = place();
+    const step = at.step();
     const now = all[step];
     const naive = 4 * n * width + 4 * n * n;
     const tiled = all[all.length - 1].moved;
@@ -145,9 +115,7 @@ function render({ model, el }) {
     drawGrid(now);
     rows.show(model.get("block_q"), String(model.get("block_q")));
     keys.show(model.get("block_k"), String(model.get("block_k")));
-    at.input.max = all.length;
-    at.show(step + 1, `${step + 1} of ${all.length}`);
-    play.textContent = timer ? "Pause" : "Play";
+    at.show(`${step + 1} of ${all.length}`);
     bars.replaceChildren(
       bar("tiled, so far", now.moved, tiled, longest),
       bar("naive, in all", naive, naive, longest));
@@ -157,13 +125,12 @@ function render({ model, el }) {
       `Bytes moved: ${number(now.moved * BYTES)} of ` +
       `${number(tiled * BYTES)} · naive ${number(naive * BYTES)} · in fast ` +
       `memory ${number(held)} numbers, ${bq * bk} of them scores`;
-    sentence.setAttribute("aria-live", timer ? "off" : "polite");
     sentence.textContent = inWords(now);
   }
 
   const ignore = watch(model, ["step", "block_q", "block_k"], draw);
   return () => {
-    clearInterval(timer);
+    at.stop();
     ignore();
   };
 }

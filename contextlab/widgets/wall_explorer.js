@@ -1,13 +1,12 @@
 // Double the text: pairs, bytes and FLOPs against a cost that is linear.
 import {
-  change, element, fill, option, slider, summary, svg, unique, watch,
+  change, choice, element, fill, inBytes, number, slider, summary, svg, watch,
 } from "./controls.js";
 
 const BYTES_A_SCORE = 4;  // float32
 const FROM = 1024;  // the length at which the linear cost starts
 const [WIDTH, HEIGHT] = [360, 230];
 const PLOT = { left: 56, right: 350, top: 12, bottom: 200 };
-const BINARY = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"];
 const WORDS = ["", " thousand", " million", " billion", " trillion"];
 
 const COUNTS = {
@@ -22,25 +21,22 @@ function cost(count, model, n) {
   return layers * heads * n * n * COUNTS[count](model);
 }
 
-function inUnits(value, base, units) {
+function inWords(value) {
   let power = 0;
-  while (value >= base && power < units.length - 1) {
-    value /= base;
+  while (value >= 1000 && power < WORDS.length - 1) {
+    value /= 1000;
     power += 1;
   }
-  const digits = value < 10 && !Number.isInteger(value) ? 1 : 0;
-  const number = value.toLocaleString("en", { maximumFractionDigits: digits });
-  return number + (base === 1024 ? `\u202f${units[power]}` : units[power]);
+  return number(value, value < 10 ? 1 : 0) + WORDS[power];
 }
 
-const whole = (n) => n.toLocaleString("en");
 const superscript = (n) => [...String(n)].map((c) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[c]).join("");
 
 /** 4,096 in full, 3.3 trillion in words, 1.2·10²¹ beyond. */
 function said(count, value) {
-  if (count === "bytes") return inUnits(value, 1024, BINARY);
-  if (value < 1e6) return whole(Math.round(value));
-  if (value < 1e15) return inUnits(value, 1000, WORDS);
+  if (count === "bytes") return inBytes(value);
+  if (value < 1e6) return number(value);
+  if (value < 1e15) return inWords(value);
   const [digits, power] = value.toExponential(1).split("e+");
   return `${digits}·10${superscript(power)}`;
 }
@@ -51,24 +47,13 @@ function render({ model, el }) {
   const [first, last] = model.get("powers");
   const chosen = () => models[model.get("model")];
 
-  const choice = (legend, entries, pick) => {
-    const group = unique("wall");
-    const made = entries.map(([text, value]) => ({
-      value, ...option(group, () => change(model, pick(value)), ` ${text}`),
-    }));
-    const set = element("fieldset", { class: "cw-choice" },
-      element("legend", {}, legend), ...made.map(({ label }) => label));
-    const show = (now) =>
-      made.forEach(({ input, value }) => { input.checked = value === now; });
-    return { set, show };
-  };
   const counts = choice("Count",
     Object.keys(COUNTS).map((name) => [name, name]),
-    (count) => ({ count }));
-  const sizes = choice("in",
-    models.map(([name], index) => [name, index]),
-    (index) => ({ model: index }));
-  const length = slider("Tokens n =", { min: first, max: last, step: 1 },
+    (count) => change(model, { count }));
+  const sizes = choice("Model",
+    models.map(([name], index) => [index, name]),
+    (index) => change(model, { model: index }));
+  const length = slider("Tokens n", { min: first, max: last, step: 1 },
     (power) => change(model, { power }));
   const chart = svg("svg",
     { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", class: "cw-chart" });
@@ -129,12 +114,12 @@ function render({ model, el }) {
   function inWords(count, n) {
     const now = cost(count, chosen(), n);
     const name = chosen()[0];
-    const text = `${whole(n)} tokens, ${name}: ${said(count, now)}`;
+    const text = `${number(n)} tokens, ${name}: ${said(count, now)}`;
     const unit = count === "bytes" ? " of scores" : ` ${count}`;
     const ratio = n / FROM;
     const against = ratio === 1 ? "where the dashed line starts"
-      : ratio > 1 ? `${whole(ratio)} times a linear cost`
-        : `1/${whole(1 / ratio)} of a linear cost`;
+      : ratio > 1 ? `${number(ratio)} times a linear cost`
+        : `1/${number(1 / ratio)} of a linear cost`;
     if (count !== "bytes") return `${text}${unit}, ${against}.`;
     const fits = memories.filter(([, bytes]) => now <= bytes);
     const room = fits.length === memories.length ? "fits everywhere here"
@@ -149,7 +134,7 @@ function render({ model, el }) {
     const n = 2 ** power;
     counts.show(count);
     sizes.show(model.get("model"));
-    length.show(power, whole(n));
+    length.show(power, number(n));
     drawChart(count, power);
     numbers.textContent = Object.keys(COUNTS).map((name) =>
       `${said(name, cost(name, chosen(), n))}` +

@@ -1,6 +1,6 @@
 // Type a conversation; see which messages still fit the model's window.
 import {
-  change, element, fill, slider, summary, watch,
+  button, change, element, fill, slider, summary, watch,
 } from "./controls.js";
 
 // GPT-2's pattern, as in contextlab/tokens.py; \s there is White_Space.
@@ -113,8 +113,7 @@ function render({ model, el }) {
       element("label", {}, element("span", {}, who, " says"), field),
       element("span", { class: "cw-presets" },
         element("button", { type: "submit" }, "Add"),
-        element("button", { type: "button", onclick: takeBack },
-          "Take back"))),
+        button("Take back", takeBack))),
     pieces,
     element("div", { class: "cw-controls" }, window_.label, reserve.label),
     bar,
