@@ -249,7 +249,8 @@ def grade(
     if batch.verdicts:
         console.print(show.verdicts(batch))
     graded = batch.total - batch.left
-    say(f"Graded {graded} submissions, {batch.unchanged} unchanged")
+    counted = show.counted(graded, "submission")
+    say(f"Graded {counted}, {batch.unchanged} unchanged")
     if batch.left:
         errors.print(show.left(batch))
     if batch.is_interrupted:
@@ -287,7 +288,8 @@ def feedback(
             except CourseError as error:  # the others get their pages
                 errors.print(show.warning(one.student, str(error)))
                 failed += 1
-    say(f"Wrote {len(graded) - failed} pages: {course}/feedback")
+    written = show.counted(len(graded) - failed, "page")
+    say(f"Wrote {written}: {course}/feedback")
     raise typer.Exit(1 if failed else 0)
 
 

@@ -171,6 +171,11 @@ def _line(text: str) -> str:
     return " ".join(printable(text).split())
 
 
+def counted(n: int, noun: str) -> str:
+    """Return a number and what it counts: ``1 page``, ``2 pages``."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
 def waiting(lock: Path) -> RenderableType:
     """Say that another run has to end first."""
     return Text(f"Another run is grading here ({lock}); waiting for its end.")

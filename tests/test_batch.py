@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 import nbformat
 import pytest
 
-from autograder import engine, pool
+from autograder import engine, pool, show
 from autograder.chapters import ROOT, find
 from autograder.course import Course
 from autograder.errors import CourseError
@@ -341,7 +341,7 @@ def test_a_fault_of_the_station_is_nobodys_score(course, command, fake, kind):
     assert set(points(course)) == set(STUDENTS)
     fake.setattr(engine, "Station", FakeStation)
     ended = command("grade", "--course", course.root)
-    assert f"Graded 1 submissions, {CLASS} unchanged" in ended.out
+    assert f"Graded 1 submission, {CLASS} unchanged" in ended.out
 
 
 def test_too_little_protection_is_one_line(course, command, fake):
@@ -443,9 +443,10 @@ def test_ctrl_c_keeps_what_is_done(course):
     assert "Traceback" not in err
     done = graded_so_far(course)
     assert 2 <= done == CLASS - left < CLASS
-    assert f"Graded {done} submissions" in out
+    assert f"Graded {done} submission" in out
     out, _ = process(course).communicate(timeout=60)
-    assert f"Graded {left} submissions, {done} unchanged" in out
+    counted = show.counted(left, "submission")
+    assert f"Graded {counted}, {done} unchanged" in out
     assert points(course) == {s: right_points(s) for s in STUDENTS}
 
 
