@@ -12,9 +12,10 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ from autograder.errors import CourseError
 from autograder.execution.errors import printable
 from autograder.intake import MOST_BYTES, find_notebook
 from autograder.misconceptions import catalogue
-from autograder.submissions import HandedIn, blank, read
+from autograder.submissions import Cell, HandedIn, blank, read
 
 LOCK = ".grading.lock"
 EXCHANGE_MARKS = (TIMESTAMP, "submission_secret.txt")
@@ -241,16 +242,15 @@ def grade(
                     _ctrl_c_waits() as stop_here,
                     pool.judges(workers, cluster) as (executor, window),
                 ):
-                    verdicts = _judged(
-                        todo,
-                        gradebook,
-                        executor,
-                        window,
-                        floor,
-                        exercise,
-                        stop_here,
-                    )
-                    for verdict in verdicts:
+
+                    def submit(chapter: Chapter, cells: list[Cell]) -> Future:
+                        task = pool.task(chapter, cells, floor)
+                        return executor.submit(pool.judge, task)
+
+                    settle = partial(_settle, gradebook, exercise)
+                    for verdict in _judged(
+                        todo, submit, window, settle, stop_here
+                    ):
                         batch.verdicts.append(verdict)
                         on_progress(len(batch.verdicts), batch.total)
             except KeyboardInterrupt:
@@ -347,14 +347,12 @@ def _ctrl_c_waits() -> Iterator[Callable[[], None]]:
 
 def _judged(
     todo: list[Submission],
-    gradebook: Gradebook,
-    executor: Executor,
+    submit: Callable[[Chapter, list[Cell]], Future],
     window: int,
-    floor: str,
-    exercise: str | None,
+    settle: Callable[[_Taken, dict | None], Verdict],
     stop_here: Callable[[], None],
 ) -> Iterator[Verdict]:
-    """Judge submissions and write down each verdict, as they come in.
+    """Judge submissions and settle each verdict, as they come in.
 
     Only a window of them is in flight: what was read takes memory. Between
     one and the next, ``stop_here`` may raise.
@@ -371,11 +369,10 @@ def _judged(
                 yield Verdict(submission, failed=_reason(error))
                 continue
             if taken.problem:
-                yield _settle(gradebook, taken, None, exercise)
+                yield settle(taken, None)
                 continue
             cells = taken.handed_in.cells
-            task = pool.task(submission.chapter, cells, floor)
-            flying[executor.submit(pool.judge, task)] = taken
+            flying[submit(submission.chapter, cells)] = taken
         done, _ = wait(flying, timeout=0.2, return_when=FIRST_COMPLETED)
         for future in done:
             stop_here()
@@ -384,8 +381,7 @@ def _judged(
                 judged = future.result()
             except CourseError as error:
                 # It goes on if it is this one alone that can't be judged.
-                control = pool.task(taken.submission.chapter, [], floor)
-                executor.submit(pool.judge, control).result()
+                submit(taken.submission.chapter, []).result()
                 yield Verdict(taken.submission, failed=_reason(error))
             except ImportError as error:
                 raise CourseError(
@@ -395,7 +391,7 @@ def _judged(
             except Exception as error:  # a fault of ours, or of the cluster
                 yield Verdict(taken.submission, failed=_reason(error))
             else:
-                yield _settle(gradebook, taken, judged, exercise)
+                yield settle(taken, judged)
 
 
 def _take(submission: Submission) -> _Taken:
@@ -426,9 +422,9 @@ def _reason(error: Exception) -> str:
 # -------------------------------------------------------------------- Writing
 def _settle(
     gradebook: Gradebook,
+    exercise: str | None,
     taken: _Taken,
     judged: dict | None,
-    exercise: str | None,
 ) -> Verdict:
     """Write down all that is known of one submission.
 

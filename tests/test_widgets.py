@@ -665,6 +665,7 @@ def test_weights_that_fit_no_figure_of_heads_are_refused() -> None:
     for weights, says in (
         ({}, "at least one model"),
         ({"short": heads(0)[..., :7]}, "need weights of shape"),
+        ({"flat": torch.ones(())}, "need weights of shape"),
         ({"a": heads(0), "b": heads(0)[:1]}, "the same for each model"),
         ({"full": torch.full((1, 1, 8, 8), 1 / 8)}, "above the diagonal"),
         ({"scores": heads(0) * 2}, "rows that sum to 1"),

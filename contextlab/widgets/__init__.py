@@ -196,8 +196,8 @@ def head_explorer(
     if not weights:
         raise ValueError("the figure needs the weights of at least one model")
     shapes = {name: tuple(w.shape) for name, w in weights.items()}
-    layers, heads, *sides = [*shapes.values()][0]
-    if sides != [n, n] or len({*shapes.values()}) > 1:
+    layers, heads = [*next(iter(shapes.values())), 0, 0][:2]
+    if {*shapes.values()} != {(layers, heads, n, n)}:
         raise ValueError(
             f"{n} tokens need weights of shape (layers, heads, {n}, {n}), "
             f"the same for each model, not {shapes}"
