@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
+from numbers import Real
 from typing import Any
 
 import torch
@@ -30,8 +31,15 @@ class Outcome:
     inputs: dict[str, Any]
     output: Any
 
-    def equals(self, other: "Outcome") -> bool:
-        """Say whether another answer did the same with the same inputs."""
+    def equals(self, other: "Outcome", to_the_word: bool = False) -> bool:
+        """Say whether another answer did the same with the same inputs.
+
+        Args:
+            other: what it did.
+            to_the_word: whether two exceptions have to say the same.
+        """
+        if to_the_word and isinstance(self.output, Raised):
+            return self.output == other.output
         return same(self.output, other.output)
 
 
@@ -49,8 +57,8 @@ class Raised:
 def outcomes(probe: Callable, answer: Any) -> list[Outcome]:
     """Run an answer through the probe, on every seed.
 
-    An answer that changes its inputs is seen: what it is given is copied
-    before it is called.
+    An answer that changes its inputs changes them for itself alone: they are
+    copied before it is called, and put back after it.
     """
     found = []
     for seed in SEEDS:
@@ -59,6 +67,8 @@ def outcomes(probe: Callable, answer: Any) -> list[Outcome]:
             for inputs, call in probe(answer, seed):
                 before = {name: _copy(value) for name, value in inputs.items()}
                 found.append(Outcome(before, _attempt(call)))
+                for name, value in inputs.items():
+                    _put_back(value, before[name])
     return found
 
 
@@ -70,9 +80,9 @@ def diagnose(chapter: Chapter, exercise: str, answer: Any) -> str | None:
         mistakes that explain it together; else the smallest input that goes
         wrong; None if the probe sees no difference, or an exception first.
     """
-    probe = catalogue(chapter).PROBES[exercise]
-    right = outcomes(probe, getattr(reference(chapter), exercise))
-    got = outcomes(probe, answer)
+    book = catalogue(chapter)
+    right = right_outcomes(chapter, exercise)
+    got = outcomes(book.PROBES[exercise], answer)
     wrong = [i for i, r in enumerate(right) if not r.equals(got[i])]
     if not wrong:
         return None
@@ -80,6 +90,8 @@ def diagnose(chapter: Chapter, exercise: str, answer: Any) -> str | None:
         return " ".join(mistake.says for mistake in mistakes)
     if isinstance(got[wrong[0]].output, Raised):
         return None  # the check's message holds the exception and its line
+    if exercise in getattr(book, "OPEN", ()):
+        return None  # what the reference does is not what is asked for
     return describe(right[wrong[0]], got[wrong[0]])
 
 
@@ -89,23 +101,33 @@ def match(
     """Return the mistake that has just these outcomes.
 
     If there is none, return two mistakes of which one or the other gives each
-    outcome that is wrong; if there are no such two, nothing.
+    outcome that is wrong; if there are no such two, nothing. Many mistakes
+    end in an exception of one type: where there is nothing else to go by, its
+    words have to be the same, too.
     """
     known = known_outcomes(chapter, exercise)
+    right = right_outcomes(chapter, exercise)
+    wrong = {i for i, r in enumerate(right) if not r.equals(got[i])}
+    to_the_word = all(isinstance(got[i].output, Raised) for i in wrong)
     equal = [
-        [k.equals(g) for k, g in zip(ks, got, strict=True)] for _, ks in known
+        [k.equals(g, to_the_word) for k, g in zip(ks, got, strict=True)]
+        for _, ks in known
     ]
     for (mistake, _), hits in zip(known, equal, strict=True):
         if all(hits):
             return [mistake]
-    probe = catalogue(chapter).PROBES[exercise]
-    right = outcomes(probe, getattr(reference(chapter), exercise))
-    wrong = {i for i, r in enumerate(right) if not r.equals(got[i])}
     for (a, (one, _)), (b, (other, _)) in combinations(enumerate(known), 2):
         hit = [{i for i in wrong if equal[m][i]} for m in (a, b)]
         if hit[0] | hit[1] == wrong and hit[0] - hit[1] and hit[1] - hit[0]:
             return [one, other]
     return []
+
+
+@cache
+def right_outcomes(chapter: Chapter, exercise: str) -> list[Outcome]:
+    """Return what the reference does with the probe's inputs."""
+    probe = catalogue(chapter).PROBES[exercise]
+    return outcomes(probe, getattr(reference(chapter), exercise))
 
 
 @cache
@@ -128,10 +150,7 @@ def known_outcomes(
 def describe(right: Outcome, got: Outcome) -> str:
     """Put the smallest input that goes wrong into a sentence."""
     inputs = ", ".join(f"{n} = {show(v)}" for n, v in right.inputs.items())
-    sentence = (
-        f"With {inputs}, the answer should be {show(right.output)}, but is "
-        f"{show(got.output)}."
-    )
+    sentence = f"With {inputs}, {contrast(right.output, got.output)}."
     if name := _returned_input(got):
         return f"You return {name} as it was given. {sentence}"
     return sentence
@@ -144,7 +163,34 @@ def _returned_input(got: Outcome) -> str | None:
         first = first[0]
     if not isinstance(first, Tensor):
         return None
-    return next((n for n, v in got.inputs.items() if same(v, first)), None)
+    varied = {
+        name: value
+        for name, value in got.inputs.items()
+        if isinstance(value, Tensor) and value.unique().numel() > 1
+    }
+    return next((n for n, v in varied.items() if same(v, first)), None)
+
+
+def contrast(right: Any, got: Any, what: str = "the answer") -> str:
+    """Say what something should be and what it is, where the two differ."""
+    said = [show(right), show(got)]
+    if said[0] != said[1]:
+        return f"{what} should be {said[0]}, but is {said[1]}"
+    if isinstance(right, tuple | list) and isinstance(got, tuple | list):
+        for place, (a, b) in enumerate(zip(right, got, strict=False)):
+            if not same(a, b):
+                return contrast(a, b, f"part {place} of {what}")
+    tensors = isinstance(right, Tensor) and isinstance(got, Tensor)
+    if tensors and right.dtype == got.dtype:
+        apart = (right.double() - got.double()).abs().nan_to_num(torch.inf)
+        at = [int(i) for i in torch.unravel_index(apart.argmax(), apart.shape)]
+        said = [f"{x[tuple(at)].item():.10g}" for x in (right, got)]
+        return f"entry {at} of {what} should be {said[0]}, but is {said[1]}"
+    kinds = [
+        x.dtype if isinstance(x, Tensor) else f"a {type(x).__name__}"
+        for x in (right, got)
+    ]
+    return f"{what}, {said[0]}, should be {kinds[0]}, but is {kinds[1]}"
 
 
 def same(a: Any, b: Any) -> bool:
@@ -159,9 +205,14 @@ def same(a: Any, b: Any) -> bool:
         return a.type == b.type
     if isinstance(a, tuple | list) and isinstance(b, tuple | list):
         return len(a) == len(b) and all(map(same, a, b))
-    if isinstance(a, float) and isinstance(b, float):
+    if is_number(a) and is_number(b):
         return a == b or abs(a - b) <= TOLERANCE * abs(a)
     return type(a) is type(b) and bool(a == b)
+
+
+def is_number(value: Any) -> bool:
+    """Say whether a value is a whole or a real number, whatever its type."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def show(value: Any) -> str:
@@ -188,6 +239,16 @@ def _attempt(call: Callable[[], Any]) -> Any:
         raise
     except BaseException as error:  # SystemExit is an outcome like others
         return Raised(type(error).__name__, str(error))
+
+
+def _put_back(value: Any, before: Any) -> None:
+    """Give a tensor, or those in a tuple, the numbers that they had."""
+    if isinstance(value, Tensor):
+        if value.shape == before.shape:
+            value.detach().copy_(before)
+    elif isinstance(value, tuple | list):
+        for one, old in zip(value, before, strict=False):
+            _put_back(one, old)
 
 
 def _copy(value: Any) -> Any:

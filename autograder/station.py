@@ -77,7 +77,7 @@ class Station:
         if not order["right"] or chapter.name in self.warmed:
             return
         from autograder import trial
-        from autograder.diagnosis import known_outcomes
+        from autograder.diagnosis import known_outcomes, right_outcomes
 
         cells = [*order["right"], cell("imports", trial.IMPORTED)]
         modules = trial.rehearse(chapter, exercises, self._submission(cells))
@@ -86,6 +86,7 @@ class Station:
             self.nursery.send({"warm": [SLOW, *order["imports"], *wanted]})
         for exercise in exercises:
             known_outcomes(chapter, exercise.name)
+            right_outcomes(chapter, exercise.name)
         self.warmed.add(chapter.name)
 
     def _submission(self, cells: list[Message]) -> "Submission":

@@ -135,15 +135,16 @@ class Session:
         found = judging.run_check(self.chapter, name, check, self.answer)
         # Else an answer could set its inputs to zero, and what is expected,
         # computed from them afterwards, would be as simple as that.
-        if not found["passed"] or not self.peer.changed:
+        if not self.peer.changed:
             return found
         if judging.may_change(self.chapter, name, check):
             return found
         message = (
-            f"{name} changes what it is given, which its caller may still "
-            "need. Compute a new tensor, and leave the arguments as they are."
+            f"{found['message']} {name} changes what it is given, which its "
+            "caller may still need. Compute a new one, and leave the "
+            "arguments as they are."
         )
-        return check.result(passed=False, message=message)
+        return check.result(passed=False, message=message.strip())
 
     def open(self) -> None:
         """Have a process for the exercise, with the student's answer."""

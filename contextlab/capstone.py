@@ -114,7 +114,7 @@ class Result:
 
 
 class PeekError(ValueError):
-    """A score depends on what came later than it may."""
+    """A score depends on what is not its entry's past."""
 
 
 def checked(given: Any) -> Design:
@@ -139,6 +139,11 @@ def checked(given: Any) -> Design:
     kept = tuple(_checked_layer(n, keep) for n, keep in enumerate(layers))
     if any(keep.memory for keep in kept) and importance is None:
         raise ValueError("a memory needs an importance that says what stays")
+    if importance is not None and not callable(importance):
+        raise ValueError(
+            "importance is a function, which is called with q, k, v and the "
+            f"window, not {_describe(importance)}"
+        )
     return Design(kept, shared, rope, importance)
 
 
@@ -229,17 +234,20 @@ def scores_of(
 ) -> Tensor:
     """Let a policy score the entries, with and without the questions.
 
+    What it says before it has seen the questions counts: a policy with a
+    memory of its own could find them there.
+
     Returns:
         Shape (B, G, T).
 
     Raises:
         PeekError: if an entry's score depends on what comes after the entry
-            has left the window.
+            has left the window, or on what the policy was asked before.
         ValueError: if these are no scores.
     """
     n_told = min(facts.STRIDE * TOLD, q.shape[2])
     parts = []
-    for n in (q.shape[2], n_told):
+    for n in (n_told, q.shape[2], n_told):
         given = (x[:, :, :n].clone() for x in (q, k, v))
         scores = importance(*given, window)
         shape = (*k.shape[:2], n)
@@ -252,15 +260,31 @@ def scores_of(
         if not scores.isfinite().all():
             raise ValueError("importance returned scores that aren't finite")
         parts.append(scores)
-    whole, told = parts
+    told, whole, again = parts
     decided = max(n_told - window + 1, 0)  # have left before any question
-    whole, told = whole[..., :decided], told[..., :decided]
-    if not torch.allclose(whole, told, rtol=1e-3, atol=1e-4):
+    if moved(told, again, n_told):
+        raise PeekError(
+            "importance gives the same text other scores the second time; it "
+            "may draw nothing, and keep nothing from one call to the next"
+        )
+    if moved(told, whole, decided):
         raise PeekError(
             "importance reads the future: scores of entries change with what "
             "comes after these have left the window, such as the questions"
         )
-    return torch.cat([told, parts[0][..., decided:]], -1)
+    return torch.cat([told[..., :decided], whole[..., decided:]], -1)
+
+
+def moved(before: Tensor, after: Tensor, n: int) -> bool:
+    """Say whether one of the first n scores in a row is another one.
+
+    Only their order counts, so a change is measured by how far the scores of
+    a row lie apart. What is left to rounding is a millionth of their size.
+    """
+    apart = before.std(-1, correction=0, keepdim=True)
+    allowed = 1e-3 * apart + 1e-6 * before.abs().amax(-1, keepdim=True)
+    change = (after[..., :n] - before[..., :n]).abs()
+    return not bool((change <= allowed).all())
 
 
 def _describe(value: Any) -> str:

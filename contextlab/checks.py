@@ -1,5 +1,6 @@
 """What the checks of the course say, and what they forbid."""
 
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -65,8 +66,8 @@ def assert_same(got: Any, expected: Any, what: str) -> None:
             f"{what} should have {len(expected)} entries, but has {len(got)}."
         )
         return
-    assert type(got) is type(expected), (
-        f"{what} should be {expected!r:.60}, but is {describe_type(got)}."
+    assert _is_alike(got, expected), (
+        f"{what} should be {expected!r:.60}, but is {_value_and_type(got)}."
     )
     if isinstance(expected, dict):
         assert got.keys() == expected.keys(), (
@@ -78,6 +79,18 @@ def assert_same(got: Any, expected: Any, what: str) -> None:
     assert got == expected, (
         f"{what} should be {expected!r:.60}, but is {got!r:.60}."
     )
+
+
+def _is_alike(got: Any, expected: Any) -> bool:
+    """Say whether one may stand for the other: any whole number for an int."""
+    if type(expected) is int:
+        return isinstance(got, Integral) and not isinstance(got, bool)
+    return isinstance(got, type(expected))
+
+
+def _value_and_type(value: Any) -> str:
+    plain = isinstance(value, bool | str | float | Integral)
+    return f"{value!r:.60}, " * plain + describe_type(value)
 
 
 def _furthest_off(
@@ -100,8 +113,12 @@ def _furthest_off(
 
 
 def describe_type(value: object) -> str:
-    """Name the type of a value as a sentence would: "None", "a tuple"."""
-    return "None" if value is None else f"a {type(value).__name__}"
+    """Name the type of a value as a sentence would: "None", "an int"."""
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    vowel = name[0].lower() in "aeiou" or name == "ndarray"
+    return f"{'an' if vowel else 'a'} {name}"
 
 
 def show(value: Tensor) -> str:

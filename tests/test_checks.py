@@ -99,8 +99,8 @@ def test_autograd_is_forbidden_by_every_way_in():
         (None, "It should be a list, but is None"),
         ([(1, 2)], "It should have 2 entries, but has 1"),
         ([(1, 2), (3, 5)], "entry 1 of entry 1 of It should be 4, but is 5"),
-        ([(1, 2), (3, 4.0)], "of It should be 4, but is a float"),
-        ([(1, 2), (3, True)], "of It should be 4, but is a bool"),
+        ([(1, 2), (3, 4.0)], r"of It should be 4, but is 4\.0, a float"),
+        ([(1, 2), (3, True)], "of It should be 4, but is True, a bool"),
         ([(1, 2), (3, 4), 5], "It should have 2 entries, but has 3"),
     ],
 )

@@ -104,6 +104,7 @@ def test_a_query_attends_to_what_it_retrieves() -> None:
         ({"n_kv_heads": 3}, "n_kv_heads is 4, 2 or 1"),
         ({"n_kv_heads": True}, "n_kv_heads is 4, 2 or 1"),
         ({"rope": "alibi"}, "rope is one of"),
+        ({"importance": torch.ones(3)}, "a function, which .* not a tensor"),
     ],
 )
 def test_what_is_no_design_is_refused(change: dict, says: str) -> None:
@@ -127,6 +128,35 @@ def test_what_is_no_score_is_refused(score, error, says: str) -> None:
     plan = Design((Keep(4, 20), NEAR, NEAR, NEAR), 1, "none", score)
     with pytest.raises(error, match=says):
         capstone.examine(plan, memory_mask, 0, 2)
+
+
+def test_a_score_comes_from_one_call_alone() -> None:
+    """Whoever keeps the questions for the next call finds nothing by it."""
+    asked = {}
+
+    def remembers(q, k, v, window):
+        known = asked.get("q", torch.zeros_like(q[:, :1, -1:]))
+        asked["q"] = q[:, :1, -1:]
+        return (known * k).sum(-1)
+
+    def drawn(q, k, v, window):
+        return torch.rand(k.shape[:3])
+
+    for score in (remembers, drawn):
+        plan = Design((Keep(4, 20), NEAR, NEAR, NEAR), 1, "none", score)
+        with pytest.raises(PeekError, match="the second time"):
+            capstone.examine(plan, memory_mask, 0, 2)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_the_future_is_found_at_any_scale(scale: float) -> None:
+    before = torch.randn(2, 1, 30).abs() * scale
+    news = torch.zeros_like(before)
+    news[0, 0, 3] = 0.1 * scale
+    assert capstone.moved(before, before + news, 4)
+    assert not capstone.moved(before, before + news, 3)
+    assert not capstone.moved(before, before * (1 + 1e-7), 30)
+    assert capstone.moved(before, before * torch.nan, 30)
 
 
 def test_a_score_may_use_what_the_window_has_seen() -> None:

@@ -131,6 +131,33 @@ class Layer(nn.Module):
             self.inner.bias.copy_(state["b"])
 
 
+class ModuleCache(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("held", torch.zeros(0))
+
+    def __len__(self):
+        return len(self.held)
+
+    def update(self, x):
+        self.held = torch.cat([self.held, x])
+        return self.held
+
+
+class ListCache(list):
+    def update(self, x):
+        self.append(x)
+        return torch.cat(list(self))
+
+
+class Rows(list):
+    pass
+
+
+def more_rows(rows):
+    return Rows([*rows, 3])
+
+
 class Cache:
     size = 4
 
@@ -491,6 +518,19 @@ def test_objects_keep_their_ways(names):
         cache.evict()
     with pytest.raises(TypeError):
         cache()
+
+
+@pytest.mark.parametrize("kind", ["ModuleCache", "ListCache"])
+def test_modules_and_lists_with_methods_are_objects(names, kind):
+    cache = names(kind)()
+    assert len(cache) == 0
+    assert torch.equal(cache.update(torch.ones(1)), torch.ones(1))
+    assert torch.equal(cache.update(torch.zeros(1)), torch.tensor([1.0, 0.0]))
+    assert len(cache) == 2
+
+
+def test_a_list_by_another_name_is_a_list(names):
+    assert names("more_rows")([1, 2]) == [1, 2, 3]
 
 
 def test_spies_see_what_happens_there(names):

@@ -106,17 +106,26 @@ def make(
     peer: "Peer", description: dict[str, Any], decoder: Decoder
 ) -> Remote | RemoteModule:
     """Return a proxy of the kind that the description asks for."""
-    handle = int(description["handle"])
     if "parameters" in description:
         return make_module(peer, description, decoder)
+    kind = with_special(Remote, description)
+    return kind(peer, int(description["handle"]))
+
+
+def with_special(base: type, description: dict[str, Any]) -> type:
+    """Return a kind of proxy that has the special methods of an object."""
     name = str(description.get("type"))
-    special = [n for n in description.get("special", []) if n in SPECIAL]
-    kind = type(
+    own = {n for kind in base.__mro__ for n in vars(kind)}
+    special = [
+        n
+        for n in description.get("special", [])
+        if n in SPECIAL and n not in own
+    ]
+    return type(
         name if name.isidentifier() else "object",
-        (Remote,),
-        {n: _forward(n) for n in special if n != "__deepcopy__"},
+        (base,),
+        {n: _forward(n) for n in special},
     )
-    return kind(peer, handle)
 
 
 def _forward(name: str) -> Callable:
@@ -135,6 +144,7 @@ def describe_module(
     description = {
         "handle": peer.handle(module),
         "type": type(module).__name__,
+        "special": special_names(module),
         "training": bool(module.training),
         "parameters": [
             [name, encoder.encode(p.data), bool(p.requires_grad)]
@@ -159,8 +169,11 @@ def make_module(
     peer: "Peer", description: dict[str, Any], decoder: Decoder
 ) -> nn.Module:
     """Return a module with the parameters and children of another's."""
-    kind = CONTAINERS.get(description["type"])
-    module = kind() if kind else RemoteModule(peer, int(description["handle"]))
+    if container := CONTAINERS.get(description["type"]):
+        module = container()
+    else:
+        kind = with_special(RemoteModule, description)
+        module = kind(peer, int(description["handle"]))
     # Not by register_parameter: it asks first whether the name is taken.
     for name, encoded, wants in description["parameters"]:
         parameter = nn.Parameter(decoder.decode(encoded), bool(wants))

@@ -39,6 +39,20 @@ class Lender(Protocol):
         """Return the object of this side that has the handle."""
 
 
+def has_methods(kind: type) -> bool:
+    """Say whether a student has given a kind of container public methods.
+
+    What is of such a kind, as ``class Cache(list)`` with an ``update`` of its
+    own, is more than its items, and stays where it is.
+    """
+    return any(
+        callable(value) and not name.startswith("_")
+        for base in kind.__mro__
+        if base.__module__ == "submission"
+        for name, value in vars(base).items()
+    )
+
+
 @dataclass
 class Storage:
     """Memory in a message: the storage itself, or a copy of one tensor."""
@@ -86,7 +100,7 @@ class Encoder:
             with torch._C.DisableTorchFunctionSubclass():
                 if value.layout is torch.strided:
                     return self._tensor(value)
-        if isinstance(value, CONTAINERS):
+        if isinstance(value, CONTAINERS) and not has_methods(type(value)):
             return self._container(value)
         return self._other(value)
 
@@ -116,8 +130,10 @@ class Encoder:
         elif value is Ellipsis:
             return {"ellipsis": True}
         elif isinstance(value, bool | str | float | int):
-            plain = next(t for t in (str, float, int) if isinstance(value, t))
-            return self.encode(plain(value))  # of a subclass
+            if isinstance(value, str):  # of a subclass, such as an Enum's
+                return str.__str__(value)
+            plain = float if isinstance(value, float) else int
+            return self.encode(plain(value))
         return self.lender.lend(value, self)
 
     def _number(self, value: Any) -> int:

@@ -109,6 +109,8 @@ def probe_design(design, seed):
     yield {"texts": SMALL, "seed": seed}, examined
 
 
+# Many answers are right; what the reference reaches is not asked for.
+OPEN = "importance", "design"
 PROBES = {
     "kv_bytes_per_token": probe_kv_bytes_per_token,
     "flops_per_token": probe_flops_per_token,
@@ -534,8 +536,10 @@ MISTAKES = {
         ),
         Mistake(
             "no design",
-            "What you return is no `Design` that there can be: four `Keep`s, "
-            "one for each layer, of whole numbers within their ranges.",
+            "What you return can't take the exam: that needs a `Design` of "
+            "four `Keep`s, an `n_kv_heads` and a `rope` that there are, and "
+            "an `importance` where a layer has a memory. The check's own "
+            "words say what is missing.",
             _as_dict,
             "test_design_is_within_budget",
         ),
