@@ -62,7 +62,7 @@ def causal_mask(
     attend to its own position and to all before it.
 
     Args:
-        n_queries: T, the number of queries.
+        n_queries: T, the number of queries, T ≥ 1.
         n_keys: S, the number of keys, S ≥ T.
         device: where the mask is made.
 
@@ -92,8 +92,9 @@ def attention(
         q: queries, shape (..., T, D).
         k: keys, shape (..., S, D).
         v: values, shape (..., S, E); E need not be D.
-        mask: boolean, broadcastable to (..., T, S), True = may attend.
-            A query that may attend to nothing gets an output of zeros.
+        mask: boolean, broadcastable to (..., T, S), True = may attend. For q
+            of shape (B, H, T, D) a mask (H, T, S) is one for each head. A
+            query that may attend to nothing gets an output of zeros.
 
     Returns:
         The output, shape (..., T, E), and the weights, shape (..., T, S).

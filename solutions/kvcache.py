@@ -29,7 +29,8 @@ def kv_cache_bytes(
         bits: of one number; 16 for half precision.
 
     Returns:
-        Bytes, a Python int; a fraction of a byte is rounded up.
+        Bytes, a Python int; a fraction of a byte is rounded up, once, when
+        all is added up.
 
     Raises:
         ValueError: if H is not a multiple of ``n_kv_heads``.
@@ -104,8 +105,9 @@ def greedy_decode(
             that is there, and returns logits, shape (B, T, vocabulary): for
             each token, what may follow it.
         ids: the prompts, shape (B, P), P ≥ 1.
-        n_new: how many tokens to add.
+        n_new: how many tokens to add; none of them ends the text.
         caches: one for each layer, empty at first. Pass them on as they are.
+            A cache may forget tokens, so its length is not a position.
 
     Returns:
         Prompts and new tokens, shape (B, P + n_new), dtype int64.
@@ -126,7 +128,8 @@ class RollingKVCache:
     """The keys and values of the first few tokens and of the last ones.
 
     It keeps the first ``n_sinks`` tokens of the text for good, and besides
-    them the last ``window``. All others are forgotten, also by the memory.
+    them the last ``window``. All others are forgotten, also by the memory: a
+    slice would keep the whole tensor that it was cut from, a copy doesn't.
 
     Source: Xiao et al. 2023, section 3.2 (which also counts positions within
     the cache; here a key stays as it came).
@@ -315,7 +318,8 @@ def quantize_kv(
         x: keys or values, shape (..., T, D).
         bits: of a code, 1 to 8.
         dim: with -1, the numbers of a token are a group ("per token"); with
-            -2, those of a channel ("per channel").
+            -2, those of a channel ("per channel"); any other dimension of
+            x will do, too.
 
     Returns:
         - the codes 0 to 2^bits - 1, dtype uint8, shape of x;
@@ -349,7 +353,8 @@ def dequantize_kv(codes: Tensor, scale: Tensor, low: Tensor) -> Tensor:
         low: the lowest level, likewise.
 
     Returns:
-        Shape of the codes, dtype of the scale.
+        Shape of the codes, dtype of the scale, which may be float16 or
+        bfloat16.
     """
     ### BEGIN SOLUTION
     return codes.to(scale.dtype) * scale + low

@@ -13,7 +13,8 @@ class VectorMemory:
     """A notebook of keys and values that is searched exactly.
 
     Entries are numbered 0, 1, 2, … in the order in which they came: their
-    positions. Nothing is ever lost.
+    positions. Nothing is ever lost. Keys, values and scores are of the
+    memory's dtype.
 
     Source: Wu et al. 2022, section 3 (there, the search is approximate).
     """
@@ -32,6 +33,9 @@ class VectorMemory:
 
     def add(self, keys: Tensor, values: Tensor) -> None:
         """Write entries below those that are there.
+
+        The memory keeps copies: if the caller changes these tensors later,
+        it holds what was added.
 
         Args:
             keys: shape (n, D), any n ≥ 0.

@@ -67,6 +67,8 @@ class MultiHeadAttention(nn.Module):
         Args:
             x: shape (B, T, C).
             mask: boolean, broadcastable to (B, H, T, T), True = may attend.
+                A token that may attend to nothing gets weights of 0, and its
+                heads say zeros: ``attention`` does so already.
 
         Returns:
             The output, shape (B, T, C), and the weights of each head, shape

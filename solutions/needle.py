@@ -25,7 +25,7 @@ def make_haystack(
     Args:
         filler: the hay, at least R token numbers, shape (N,).
         needle: shape (K,).
-        question: shape (Q,).
+        question: shape (Q,), Q ≥ 1.
         n_tokens: the length of the text.
         depth: from 0, the beginning, to 1, the end.
 
@@ -64,7 +64,7 @@ def needle_grid(
     A needle is found if, after the last token of the text, the most likely
     token is the answer. Every cell of the grid has ``trials`` texts of its
     own, drawn by one call or by several; the generator goes on from cell to
-    cell and is never set back.
+    cell and is never set back. So a second grid with it has other texts.
 
     Args:
         model: takes tokens, shape (B, T), and returns logits, (B, T, V).

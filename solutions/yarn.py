@@ -110,7 +110,8 @@ def yarn_ramp(
 
         low = max(⌊c(beta_fast)⌋, 0)    high = min(⌈c(beta_slow)⌉, D - 1)
 
-    If low and high are equal, high is 0.001 more.
+    If low and high are equal, high is 0.001 more. No window is asked for in
+    which low would be larger than high.
 
     Args:
         width: D, the width of a head, even.

@@ -84,6 +84,11 @@ def test_softmax_survives_large_scores():
         torch.softmax(rows, 0),
         "softmax of columns far apart",
     )
+    for size in (1e6, 1e8):
+        pair = torch.full((2,), -size, dtype=torch.float64)
+        halves = torch.tensor([0.5, 0.5], dtype=torch.float64)
+        what = f"softmax of two scores of {-size:,.0f}"
+        assert_close(softmax(pair), halves, what)
     ### END HIDDEN TESTS
 
 
@@ -189,6 +194,19 @@ def test_causal_mask_ends_at_the_last_key():
     )
     oracle = whole[..., -3:, :]
     assert_close(causal_mask(3, 8), oracle[0, 0] > 0, "causal_mask(3, 8)")
+    for n_queries, n_keys in ((3, 2), (9, 1)):
+        refusal = (
+            f"causal_mask should raise ValueError: {n_queries} queries "
+            f"can't be the last of {n_keys} keys. But it"
+        )
+        try:
+            causal_mask(n_queries, n_keys)
+        except ValueError:
+            continue
+        except Exception as error:
+            name = type(error).__name__
+            raise AssertionError(f"{refusal} raised {name}.") from error
+        raise AssertionError(f"{refusal} raised nothing.")
     ### END HIDDEN TESTS
 
 
@@ -260,6 +278,24 @@ def test_attention_obeys_the_mask():
         shares = shares.nan_to_num(0.0)  # where nothing is allowed
         assert_close(weights, shares, f"the masked weights of {dtype}")
     assert_close(mask, kept, "the mask, which must not change,")
+    few = q[:, :2], k[:, :2], v[:, :2]  # as many texts as heads
+    mask = torch.rand(2, 4, 7) > 0.4
+    output, weights = attention(*few, mask)
+    expected = F.scaled_dot_product_attention(*few, attn_mask=mask)
+    whose = "with a mask for each head, of shape (2, 4, 7),"
+    assert_close(output, expected, f"the output {whose}")
+    # a masked key that is far louder than the two that may be heard
+    q = torch.ones(2, 4, dtype=torch.float64)
+    k = torch.zeros(3, 4, dtype=torch.float64)
+    k[2] = 500.0  # a score of 4 · 500 / √4 = 1,000
+    v = torch.tensor([[1.0, 5.0], [3.0, 7.0], [90.0, 90.0]]).double()
+    quiet = torch.tensor([[True, True, False]])
+    output, weights = attention(q, k, v, quiet)
+    loud = "where a masked key scores 1,000 more than the others"
+    shares = torch.tensor([[0.5, 0.5, 0.0]] * 2, dtype=torch.float64)
+    assert_close(weights, shares, f"the weights {loud}")
+    means = torch.tensor([[2.0, 6.0]] * 2, dtype=torch.float64)
+    assert_close(output, means, f"the output {loud}")
     ### END HIDDEN TESTS
 
 
@@ -293,6 +329,13 @@ def test_attention_to_nothing_is_zero():
     expected = F.scaled_dot_product_attention(*batch, some)
     assert_close(output, expected, "the output of a batch with such queries")
     assert not weights[0, :, 1].any(), "Such a query should get weights of 0."
+    nobody = torch.zeros(4, 4, dtype=torch.bool)
+    output, weights = attention(*batch, nobody)
+    under = "under a mask that is False everywhere"
+    expected = torch.zeros(2, 3, 4, 5, dtype=torch.float64)
+    assert_close(output, expected, f"the output {under}")
+    expected = torch.zeros(2, 3, 4, 4, dtype=torch.float64)
+    assert_close(weights, expected, f"the weights {under}")
     ### END HIDDEN TESTS
 
 
@@ -366,4 +409,22 @@ def test_backward_obeys_the_mask():
     grads = attention_backward(*single, mask)
     for name, grad, right in zip("qkv", grads, expected, strict=True):
         assert_close(grad, right.float(), f"the gradient by {name} in float32")
+    few = [x[:, :2] for x in (grad_output, q, k, v)]  # as many texts as heads
+    mask = torch.rand(2, 5, 7) > 0.4
+    right = _autograd(*few[1:], mask, few[0])
+    grads = attention_backward(*few, mask)
+    whose = "with a mask for each head, of shape (2, 5, 7),"
+    for name, grad, expected in zip("qkv", grads, right, strict=True):
+        assert_close(grad, expected, f"the gradient by {name} {whose}")
+    # a masked key that is far louder than the two that may be heard
+    grad_output, v = torch.randn(2, 3, 2, dtype=torch.float64)
+    q = torch.ones(3, 4, dtype=torch.float64)
+    k = torch.zeros(3, 4, dtype=torch.float64)
+    k[2] = 500.0  # a score of 4 · 500 / √4 = 1,000
+    quiet = torch.tensor([[True, True, False]])
+    right = _autograd(q, k, v, quiet.expand(3, 3), grad_output)
+    grads = attention_backward(grad_output, q, k, v, quiet)
+    loud = "where a masked key scores 1,000 more than the others"
+    for name, grad, expected in zip("qkv", grads, right, strict=True):
+        assert_close(grad, expected, f"the gradient by {name} {loud}")
     ### END HIDDEN TESTS

@@ -17,6 +17,17 @@ from solutions.kvcache import (
 )
 
 
+def _refuses(function, *given):
+    """Say whether a call ends in a ValueError."""
+    try:
+        function(*given)
+    except ValueError:
+        return True
+    except AssertionError:  # an error of another kind
+        return False
+    return False
+
+
 def test_cache_bytes_by_hand():
     """A token of OPT-13B takes 800 KiB; the big model's 200K take 1.26 TB."""
     token = kv_cache_bytes(1, n_layers=40, n_heads=40, width=128)
@@ -50,8 +61,18 @@ def test_cache_bytes_of_shared_heads():
     assert_same(got, 1, "the bytes of 6 bits")
     got = kv_cache_bytes(3, 1, 1, 1, bits=3)
     assert_same(got, 3, "the bytes of 18 bits")
+    # 450 numbers, 1350 bits: not 34 bytes a token, nor 57 a layer.
+    got = kv_cache_bytes(5, 3, 3, 5, bits=3)
+    assert_same(got, 169, "the bytes of 1350 bits, rounded up in the end,")
+    got = kv_cache_bytes(1, 1, 1, 1, batch=3, bits=5)
+    assert_same(got, 4, "the bytes of 3 texts of 10 bits, rounded up once,")
     big = kv_cache_bytes(10**17 + 1, 1, 1, 1, bits=4)
     assert_same(big, 10**17 + 1, "the bytes of 2·(10¹⁷ + 1) numbers of 4 bits")
+    for n_kv_heads in (4, 12):
+        assert _refuses(kv_cache_bytes, 1, 1, 6, 1, n_kv_heads), (
+            f"6 query heads can't share {n_kv_heads} KV heads evenly: "
+            "kv_cache_bytes should raise a ValueError."
+        )
     ### END HIDDEN TESTS
 
 
@@ -183,12 +204,41 @@ def test_greedy_decode_says_where_each_token_stands():
             f"({ids.shape[1]},), not {tuple(positions.shape)}."
         )
         places.append([int(position) for position in positions])
+        # Keys and values of one head, one number wide.
+        caches[0].update(*torch.zeros(2, len(ids), 1, ids.shape[1], 1))
         return F.one_hot((ids + 1) % 13, 13).double()
 
-    got = greedy_decode(model, torch.tensor([[3, 9, 5], [1, 0, 11]]), 4, [])
+    prompts = torch.tensor([[3, 9, 5], [1, 0, 11]])
+    got = greedy_decode(model, prompts, 4, [KVCache()])
     right = [[3, 9, 5, 6, 7, 8, 9], [1, 0, 11, 12, 0, 1, 2]]
     assert_close(got, torch.tensor(right), "the prompts and 4 new tokens")
     assert_same(places, [[0, 1, 2], [3], [4], [5]], "the positions")
+    ### BEGIN HIDDEN TESTS
+
+    class Short:
+        """A cache of the last two tokens, which only counts them."""
+
+        n_kept = 0
+
+        def update(self, keys, _):
+            self.n_kept = min(self.n_kept + keys.shape[2], 2)
+
+        def __len__(self):  # never more than two
+            return self.n_kept
+
+    places.clear()
+    prompts = torch.tensor([[4, 5, 10], [7, 3, 10]])
+    got = greedy_decode(model, prompts.clone(), 6, [Short()])
+    right = torch.tensor([11, 12, 0, 1, 2, 3]).expand(2, 6)
+    right = torch.cat([prompts, right], 1)
+    what = "the prompts and 6 new tokens, none of which ends a text,"
+    assert_close(got, right, what, 0.0)
+    assert places == [[0, 1, 2], [3], [4], [5], [6], [7]], (
+        "With a cache that keeps two tokens, your positions are "
+        f"{places}. A cache may forget: count the tokens of the text, not "
+        "those of the cache."
+    )
+    ### END HIDDEN TESTS
 
 
 def test_rolling_cache_keeps_a_window():
@@ -262,6 +312,18 @@ def test_rolling_cache_forgets():
         f"After 60 tokens, a cache for 7 tokens still holds {held:.0f} in its "
         "memory. What is not returned any more should be forgotten."
     )
+    ### BEGIN HIDDEN TESTS
+    for window, n_sinks in ((7, 0), (5, 2)):
+        cache = RollingKVCache(window, n_sinks)
+        k, v = (torch.randn(1, 2, 1_000, 5).double() for _ in range(2))
+        cache.update(k, v)  # all at once
+        held = held_bytes(cache) / one_token
+        assert held <= 2 * 7, (
+            f"After 1,000 tokens at once, a cache for 7 tokens holds "
+            f"{held:.0f} in its memory. A slice keeps the whole tensor that "
+            "it was cut from: keep a copy, and nothing else."
+        )
+    ### END HIDDEN TESTS
 
 
 def test_paged_cache_reads_what_was_appended():
@@ -444,6 +506,19 @@ def test_quantize_by_hand():
     codes, scale, low = quantize_kv(equal.clone(), bits=4)
     back = codes * scale + low
     assert_close(back, equal, "what the codes of equal numbers stand for")
+    # One group of equal numbers leaves the others as they are.
+    mixed = torch.tensor([[7.0, 7.0, 7.0], [0.0, 3.0, 7.5]])
+    codes, scale, low = quantize_kv(mixed.clone(), bits=4)
+    what = "of a group next to one of equal numbers"
+    right = torch.tensor([0, 6, 15], dtype=torch.uint8)
+    assert_close(codes[1], right, f"the codes {what}")
+    assert_close(scale[1], torch.tensor([0.5]), f"the scale {what}")
+    assert_close(codes[0] * scale[0] + low[0], mixed[0], "the equal ones")
+    # Small numbers have as many levels as large ones.
+    right = torch.tensor([[0, 4, 9, 15], [15, 0, 7, 1]], dtype=torch.uint8)
+    codes, scale, low = quantize_kv(right * 1e-6 - 3e-6, bits=4)
+    what = "the codes of numbers 0.000001 apart, the largest with code 15,"
+    assert_close(codes, right, what, 0.0)
     ### END HIDDEN TESTS
 
 
@@ -475,6 +550,14 @@ def test_quantize_stays_within_half_a_step():
             "nearest level is half a scale away at most."
         )
     ### BEGIN HIDDEN TESTS
+    for dim in (0, 1, 2):  # texts, heads, tokens
+        small, large = before.amin(dim, True), before.amax(dim, True)
+        codes, scale, low = quantize_kv(before.clone(), 4, dim)
+        assert_close(low, small, f"low along dimension {dim}")
+        right = (large - small) / 15
+        assert_close(scale, right, f"the scale along dimension {dim}")
+        gap = (codes * scale + low - before).abs()
+        assert (gap <= scale * 0.5001).all(), f"Dimension {dim}: too far off."
     for bits in range(1, 9):
         codes, scale, low = quantize_kv(before.clone(), bits=bits, dim=-2)
         gap = (codes * scale + low - before).abs().amax(-2, keepdim=True)
@@ -513,4 +596,11 @@ def test_dequantize_any_codes():
     single = scale.float(), low.float()
     got = dequantize_kv(codes, *single)
     assert_close(got, right.float(), "the numbers in float32", 1e-5)
+    codes = torch.arange(16, dtype=torch.uint8).view(2, 8)
+    right = codes / 2 - 1
+    for dtype in (torch.float16, torch.bfloat16):
+        scale = torch.full((2, 1), 0.5, dtype=dtype)
+        got = dequantize_kv(codes, scale, -2 * scale)
+        what = f"the numbers with a scale of {dtype}"
+        assert_close(got, right.to(dtype), what, 0.03)
     ### END HIDDEN TESTS

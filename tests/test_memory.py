@@ -106,6 +106,12 @@ def test_memory_keeps_all_that_was_added():
     right = (-keys[:2], -values[:2])
     fetched = other.fetch(torch.tensor([0, 1]))
     _assert_pair(fetched, right, FETCHED, " of another memory")
+    given = keys.double() / 3, values.double() / 3
+    memory = VectorMemory(5, 3, dtype=torch.float64)
+    memory.add(given[0].clone(), given[1].clone())
+    right = (given[0][[6, 1]], given[1][[6, 1]])
+    fetched = memory.fetch(torch.tensor([6, 1]))
+    _assert_pair(fetched, right, FETCHED, " of a memory in float64")
     ### END HIDDEN TESTS
 
 
@@ -135,6 +141,18 @@ def test_memory_says_where_it_found_nothing():
     )  # fmt: skip
     fetched = memory.fetch(torch.tensor([1, -1]))
     _assert_pair(fetched, right, FETCHED, " at 1 and -1")
+    memory = VectorMemory(1, 2)
+    memory.add(torch.tensor([[-1e10], [2.0]]), torch.ones(2, 2))
+    right = (torch.tensor([[2.0, -1e10, -INF]]), torch.tensor([[1, 0, -1]]))
+    found = memory.search(torch.ones(1, 1), 3)
+    _assert_pair(found, right, FOUND, ", where an entry scores -1e10,")
+    memory = VectorMemory(2, 3, dtype=torch.float64)
+    found = memory.search(queries.double(), 4)
+    right = (torch.full((2, 4), -INF).double(), nothing)
+    _assert_pair(found, right, FOUND, " in an empty memory of float64")
+    right = (zero[:, :2].double(), zero.double())
+    fetched = memory.fetch(torch.tensor([-1]))
+    _assert_pair(fetched, right, FETCHED, " at -1 in float64")
     ### END HIDDEN TESTS
 
 
@@ -177,6 +195,15 @@ def test_memory_hides_what_a_query_may_not_find():
     found = memory.search(queries[:2], 3, before=torch.tensor([0, 0]))
     right = (torch.full((2, 3), -INF), torch.full((2, 3), -1))
     _assert_pair(found, right, FOUND, " before 0")
+    memory = VectorMemory(1, 1)
+    memory.add(keys[:3, :1].clone(), values[:3, :1].clone())
+    limits = torch.tensor([1, 0])
+    for k in (3, 5):  # as many as there are entries, and more
+        right = torch.full((2, k), -INF), torch.full((2, k), -1)
+        right[0][0, 0], right[1][0, 0] = 2 * keys[0, 0], 0
+        found = memory.search(torch.full((2, 1), 2.0), k, limits.clone())
+        when = f" before 1 and 0, k = {k} of 3 entries,"
+        _assert_pair(found, right, FOUND, when)
     ### END HIDDEN TESTS
 
 
@@ -292,6 +319,29 @@ def test_memory_attention_obeys_both_masks():
     right = [x.repeat(2, 3, 1, 1) for x in right]
     got = memory_attention(*batch, memory_mask=memory_mask)
     _assert_pair(got, right, ATTENDED, " of a batch under one mask")
+    row = torch.tensor([True, False, True, True])  # (S,), for all queries
+    column = row[:, None]  # (T, 1), for all keys of the window
+    places = torch.tensor([False, True, True])  # (R,)
+    mixed = (row, memory_mask), (local_mask, places), (column, places)
+    for near, far in mixed:
+        whole = near.expand(4, 4), far.expand(4, 3)
+        right = _query_by_query(*given, whole)
+        got = memory_attention(*given, near.clone(), far.clone())
+        shapes = f"{tuple(near.shape)} and {tuple(far.shape)}"
+        _assert_pair(got, right, ATTENDED, f" under masks of shapes {shapes}")
+    far = torch.rand(2, 3, 4, 3) < 0.5
+    whole = local_mask.expand(2, 3, 4, 4), far
+    right = _query_by_query(*batch, whole)
+    got = memory_attention(*batch, local_mask.clone(), far.clone())
+    when = ", where each text and head has a mask of its own for the memory,"
+    _assert_pair(got, right, ATTENDED, when)
+    low = [x.clone() for x in given]
+    low[0][:, 0] = -6e7  # all scores are far below 0
+    low[1][:, 0] = low[3][..., 0] = 1.0
+    right = _query_by_query(*low, (local_mask, memory_mask))
+    got = memory_attention(*low, local_mask, memory_mask)
+    when = " under both masks, where all scores are below -10,000,"
+    _assert_pair(got, right, ATTENDED, when)
     ### END HIDDEN TESTS
 
 
@@ -407,6 +457,16 @@ def test_infini_update_by_the_delta_rule():
     )
     got = infini_update(*empty, keys, values, delta=True)
     _assert_pair(got, right, WRITTEN, " by the delta rule, at first,")
+    for where in ((0, 1), (1,)):  # a head of one text, and a whole text
+        memory[where], norm[where], news[where] = 0.0, 0.0, values[where]
+        right = (
+            memory + torch.einsum("bhsd,bhse->bhde", features, news),
+            norm + features.sum(2),
+        )
+        given = (memory.clone(), norm.clone(), keys, values)
+        got = infini_update(*given, delta=True)
+        when = ", where some heads' memory is still empty,"
+        _assert_pair(got, right, WRITTEN, when)
     ### END HIDDEN TESTS
 
 
@@ -487,6 +547,20 @@ def test_infini_read_of_an_empty_memory():
     empty = (q.new_zeros(1, 2, 3, 4), q.new_zeros(1, 2, 3))
     got = infini_read(q, *empty, local, gate)
     assert_close(got, right, "the output of an empty memory")
+    ### BEGIN HIDDEN TESTS
+    q = torch.randn(2, 3, 4, 3, dtype=torch.float64)
+    local = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    memory, norm = _memories(17, 2, 3, 3, 5)
+    far = torch.einsum("bhtd,bhde->bhte", _sigma(q), memory)
+    far = far / torch.einsum("bhtd,bhd->bht", _sigma(q), norm)[..., None]
+    half = torch.zeros(3, dtype=torch.float64)
+    for where in ((0, 1), (1,)):  # a head of one text, and a whole text
+        memory[where], norm[where], far[where] = 0.0, 0.0, 0.0
+        right = (far + local) / 2
+        got = infini_read(q, memory.clone(), norm.clone(), local, half)
+        what = "the output, where some heads' memory is empty,"
+        assert_close(got, right, what)
+    ### END HIDDEN TESTS
 
 
 def _jamba(n_layers, period, offset):
@@ -516,4 +590,18 @@ def test_hybrid_pattern_of_other_ratios():
     got = hybrid_pattern(n_layers=6, period=2, offset=1)
     assert_same(got, ["mamba", "attention"] * 3, "one layer in two")
     assert_same(hybrid_pattern(0), [], "hybrid_pattern(0)")
+    got = hybrid_pattern(12, 6)  # the offset stays 4
+    assert_same(got, _jamba(12, 6, 4), "hybrid_pattern(12, 6)")
+    for sizes in ((8, 3), (8, 4, -1), (8, 4, 4)):
+        try:
+            hybrid_pattern(*sizes)
+        except ValueError:
+            continue
+        except (AssertionError, IndexError):  # these are of other kinds
+            pass
+        offset = (*sizes, 4)[2]
+        raise AssertionError(
+            f"hybrid_pattern{sizes}: the period is {sizes[1]}, the offset "
+            f"{offset}, which is not in it: raise a ValueError."
+        )
     ### END HIDDEN TESTS

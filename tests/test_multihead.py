@@ -52,14 +52,26 @@ def test_split_heads_of_any_size():
     expected = torch.stack([turned[..., :6], turned[..., 6:]], 1)
     assert_close(split_heads(turned, 2), expected, "split_heads of a view")
     for n_heads in (5, 24):
+        refusal = (
+            "split_heads should raise ValueError: 12 channels don't split "
+            f"into {n_heads} heads. But it"
+        )
         try:
             split_heads(x, n_heads)
         except (ValueError, RuntimeError):
             continue
-        raise AssertionError(
-            f"split_heads should raise an error: 12 channels don't split "
-            f"into {n_heads} heads."
-        )
+        except Exception as error:
+            name = type(error).__name__
+            raise AssertionError(f"{refusal} raised {name}.") from error
+        raise AssertionError(f"{refusal} raised nothing.")
+    leaf = x.clone().requires_grad_()
+    heads = split_heads(leaf, 4)
+    assert heads.requires_grad, (
+        "No gradient comes back through split_heads, so c_attn could not be "
+        "trained: rearrange the tensor itself, without .data, detach or numpy."
+    )
+    (grad,) = torch.autograd.grad(heads.square().sum(), leaf)
+    assert_close(grad, 2 * x, "the gradient that split_heads sends back")
     ### END HIDDEN TESTS
 
 
@@ -93,6 +105,14 @@ def test_merge_heads_of_any_size():
         # the same heads, laid out in memory as split_heads leaves them
         view = x.transpose(1, 2).contiguous().transpose(1, 2)
         assert_close(merge_heads(view), expected, "merge_heads of a view")
+    leaf = x.clone().requires_grad_()
+    merged = merge_heads(leaf)
+    assert merged.requires_grad, (
+        "No gradient comes back through merge_heads, so no head could be "
+        "trained: rearrange the tensor itself, without .data, detach or numpy."
+    )
+    (grad,) = torch.autograd.grad(merged.square().sum(), leaf)
+    assert_close(grad, 2 * x, "the gradient that merge_heads sends back")
     ### END HIDDEN TESTS
 
 
@@ -179,6 +199,20 @@ def test_multihead_obeys_the_mask():
         output, weights = answer(x, mask)
         assert_close(weights, right[1], f"the weights, mask {size},")
         assert_close(output, right[0], f"the output, mask {size},")
+    # padding on the left: the first two tokens of text 2 may attend to nothing
+    left = torch.tensor([[True] * 5, [False] * 2 + [True] * 3])
+    mask = causal & left[:, None, None]  # (2, 1, 5, 5)
+    output, weights = answer(x, mask)
+    silent = torch.zeros(4, 2, 5, dtype=torch.float64)
+    to_nothing = "of two tokens that may attend to nothing"
+    assert_close(weights[1, :, :2], silent, f"the weights {to_nothing}")
+    bias = oracle.out_proj.bias.expand(2, 12)
+    what = f"the output {to_nothing}, c_proj's bias alone,"
+    assert_close(output[1, :2], bias, what)
+    blocked = ~mask.expand(2, 4, 5, 5).reshape(8, 5, 5)
+    right = oracle(x, x, x, attn_mask=blocked)[0]
+    assert_close(output[0], right[0], "the output of a text beside a padded")
+    assert_close(output[1, 2:], right[1, 2:], "the output after padding")
     ### END HIDDEN TESTS
 
 
@@ -233,7 +267,7 @@ def test_block_hides_the_future():
     output, weights = answer(x)
     for t in range(1, 5):
         changed = x.clone()
-        changed[:, t] += 1.0
+        changed[:, t] += torch.randn(12, dtype=x.dtype)
         assert_close(
             answer(changed)[0][:, :t],
             output[:, :t],
@@ -251,6 +285,15 @@ def test_block_hides_the_future():
         normed, normed, normed, attn_mask=future, average_attn_weights=False
     )[1]
     assert_close(weights, expected, "the weights that the block returns")
+    # one block reads texts of 1, 5 and 9 tokens
+    answer, oracle = block_twins(TransformerBlock, d_model=12, n_heads=4)
+    answer(torch.randn(2, 1, 12, dtype=torch.float64))
+    for n_tokens in (5, 9):
+        x = torch.randn(2, n_tokens, 12, dtype=torch.float64)
+        future = torch.ones(n_tokens, n_tokens, dtype=torch.bool).triu(1)
+        expected = oracle(x, src_mask=future)
+        what = f"the output for {n_tokens} tokens, after a shorter text,"
+        assert_close(answer(x)[0], expected, what)
     ### END HIDDEN TESTS
 
 
@@ -359,6 +402,10 @@ def test_previous_token_score_of_each_head():
     expected = torch.stack([weights[..., t, t - 1] for t in range(1, 6)])
     got = previous_token_score(weights)
     assert_close(got, expected.mean(0), "the score with a row of zeros")
+    turned = torch.rand(2, 3, 6, 6, dtype=torch.float64).mT
+    expected = torch.stack([turned[..., t, t - 1] for t in range(1, 6)])
+    got = previous_token_score(turned)
+    assert_close(got, expected.mean(0), "the score of a transposed view")
     ### END HIDDEN TESTS
 
 
@@ -400,4 +447,8 @@ def test_induction_score_begins_in_the_second_round():
                 f"the score of {n_tokens} tokens, period {period},",
             )
             assert_close(weights, kept, "the weights, which must not change,")
+    turned = torch.rand(2, 3, 6, 6, dtype=torch.float64).mT
+    expected = sum(turned[..., t, t - 3] for t in (4, 5)) / 2
+    got = induction_score(turned, 4)
+    assert_close(got, expected, "the score of a transposed view")
     ### END HIDDEN TESTS

@@ -50,6 +50,17 @@ def _assert_number(got, expected, what):
     assert right, f"{what} should be {expected:.7g}, but is {got:.7g}."
 
 
+def _refuses(function, *given):
+    """Say whether a call ends in a ValueError."""
+    try:
+        function(*given)
+    except ValueError:
+        return True
+    except AssertionError:  # an error of another kind
+        return False
+    return False
+
+
 def test_interpolation_slows_every_hand():
     """All frequencies are divided by the scale, none is left out."""
     hands = torch.tensor([1.0, 0.1, 0.01], dtype=torch.float64)
@@ -65,6 +76,15 @@ def test_interpolation_slows_every_hand():
         assert_frequencies(got, right, "interpolated_frequencies(hands, 2.5)")
     same = interpolated_frequencies(hands, 1)
     assert_frequencies(same, kept, "interpolated_frequencies(hands, 1)")
+    same.zero_()
+    assert torch.equal(hands, kept), (
+        "With a scale of 1 you return the tensor that you were given, so who "
+        "writes to one changes the other. Return a new tensor."
+    )
+    assert _refuses(interpolated_frequencies, hands, 0.5), (
+        "A window isn't stretched by 0.5: there interpolated_frequencies "
+        "should raise a ValueError."
+    )
     ### END HIDDEN TESTS
 
 
@@ -117,6 +137,10 @@ def test_ntk_is_one_larger_base():
         same = ntk_frequencies(width, base, 1.0)
         what = f"ntk_frequencies({width}, {base:g}, 1)"
         assert_frequencies(same, _frequencies(width, base), what)
+    assert _refuses(ntk_frequencies, 8, 100.0, 0.5), (
+        "A window isn't stretched by 0.5: ntk_frequencies should raise a "
+        "ValueError."
+    )
     ### END HIDDEN TESTS
 
 
@@ -157,6 +181,10 @@ def test_dynamic_base_grows_with_the_text():
             assert got > 0, f"{what} should be positive, but is {got:.7g}."
             what = f"the frequencies of {what}, {got:.7g}"
             assert_frequencies(_frequencies(width, got), right, what)
+    assert _refuses(dynamic_ntk_base, 4, 100.0, 0.5, 10, 20), (
+        "A base doesn't rise by a scale of 0.5: there dynamic_ntk_base "
+        "should raise a ValueError."
+    )
     ### END HIDDEN TESTS
 
 
@@ -250,6 +278,10 @@ def test_yarn_equals_transformers():
             got = yarn_frequencies(width, base, window, scale)
             what = f"yarn_frequencies({width}, {base:g}, {window}, {scale:g})"
             assert_frequencies(got, right, what)
+    assert _refuses(yarn_frequencies, 24, 10_000.0, 2_048, 0.5), (
+        "A window isn't stretched by 0.5: yarn_frequencies should raise a "
+        "ValueError."
+    )
     ### END HIDDEN TESTS
 
 

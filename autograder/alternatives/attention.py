@@ -51,6 +51,8 @@ def scores_scaled_first(q, k):
 
 def causal_mask_by_tril(n_queries, n_keys, device=None):
     """Cut a triangle out of a matrix of ones."""
+    if n_keys < n_queries:
+        raise ValueError("there are not enough keys")
     ones = torch.ones(n_queries, n_keys, dtype=torch.bool, device=device)
     return ones.tril(diagonal=n_keys - n_queries)
 
@@ -58,6 +60,8 @@ def causal_mask_by_tril(n_queries, n_keys, device=None):
 def causal_mask_by_loops(n_queries, n_keys, device=None):
     """Decide pair by pair."""
     past = n_keys - n_queries
+    if past < 0:
+        raise ValueError(f"{-past} queries have no key")
     rows = [[s <= past + t for s in range(n_keys)] for t in range(n_queries)]
     return torch.tensor(rows, dtype=torch.bool, device=device)
 

@@ -12,6 +12,8 @@ def bytes_layer_by_layer(
     n_tokens, n_layers, n_heads, width, n_kv_heads=None, batch=1, bits=16
 ):
     """Add up one layer after the other, in whole bits."""
+    if n_heads % (n_kv_heads or n_heads):
+        raise ValueError("heads that share nothing evenly")
     total = 0
     for _ in range(n_layers):
         for _ in ("keys", "values"):
@@ -25,7 +27,9 @@ def bytes_as_a_fraction(
 ):
     """Share the model's whole width among the groups of query heads."""
     d_model = n_heads * width
-    group = 1 if n_kv_heads is None else n_heads // n_kv_heads
+    group, rest = divmod(n_heads, n_kv_heads or n_heads)
+    if rest:
+        raise ValueError("heads are left over")
     a_token = Fraction(2 * n_layers * d_model * bits, 8 * group)
     return math.ceil(a_token * n_tokens * batch)
 

@@ -185,6 +185,8 @@ def read_by_lerp(q, memory, norm, local_output, gate):
 
 def pattern_by_filling(n_layers, period=8, offset=4):
     """Start with Mamba everywhere."""
+    if offset not in range(period):
+        raise ValueError(f"no layer {offset} in a period of {period}")
     layers = ["mamba"] * n_layers
     for place in range(offset, n_layers, period):
         layers[place] = "attention"
@@ -194,6 +196,8 @@ def pattern_by_filling(n_layers, period=8, offset=4):
 def pattern_by_repeating(n_layers, period=8, offset=4):
     """Write one period, repeat it, cut it off; as a tuple."""
     after = period - offset - 1
+    if min(offset, after) < 0:
+        raise ValueError("the offset lies outside the period")
     one = ("mamba",) * offset + ("attention",) + ("mamba",) * after
     return (one * (n_layers // period + 1))[:n_layers]
 

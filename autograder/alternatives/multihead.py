@@ -77,7 +77,7 @@ class MultiHeadByEinsum(nn.Module):
         scores = scores / math.sqrt(width // self.n_heads)
         if mask is not None:
             scores = torch.where(mask, scores, float("-inf"))
-        weights = F.softmax(scores, dim=-1)
+        weights = F.softmax(scores, dim=-1).nan_to_num(0.0)
         out = torch.einsum("bhts,bshd->bthd", weights, v)
         return self.c_proj(out.reshape(batch, tokens, width)), weights
 
@@ -108,6 +108,7 @@ class MultiHeadByLoop(nn.Module):
             own = slice(head * self.d_head, (head + 1) * self.d_head)
             scores = q[..., own] @ k[..., own].transpose(1, 2)
             weights = (scores * self.d_head**-0.5 + bias[:, head]).softmax(-1)
+            weights = weights.nan_to_num(0.0)
             out = out + F.linear(
                 weights @ v[..., own], self.c_proj.weight[:, own]
             )

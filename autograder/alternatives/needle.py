@@ -92,10 +92,20 @@ def weight_by_sigmoid(gap, n_keys, variance=1.0):
 
 def weight_by_a_common_exponent(gap, n_keys, variance=1.0):
     """Take the largest exponent out, as a stable softmax does."""
+    if n_keys == 1:
+        return 1.0
     top = max(gap, variance / 2)
     one = math.exp(gap - top)
     others = (n_keys - 1) * math.exp(variance / 2 - top)
     return one / (one + others)
+
+
+def weight_in_float32(gap, n_keys, variance=1.0):
+    """Take a softmax of two scores, in float32."""
+    if n_keys == 1:
+        return 1.0
+    others = math.log(n_keys - 1) + math.sqrt(variance) ** 2 / 2
+    return torch.tensor([gap, others]).softmax(0)[0].item()
 
 
 def dip_by_loops(recall, depths):
@@ -138,6 +148,13 @@ def effective_by_the_first_failure(lengths, scores, threshold=0.856):
     return int(np.asarray(lengths)[order[n_passed - 1]]) if n_passed else 0
 
 
+def effective_in_numpy(lengths, scores, threshold=0.856):
+    """Stay in numpy, and return one of its numbers."""
+    lengths, passed = np.array(lengths), np.array(scores) > threshold
+    kept = [passed[lengths <= length].all() for length in lengths]
+    return lengths[kept].max(initial=0)
+
+
 def recall_text_by_text(logits, targets, unknown=-100):
     """Count in Python."""
     found = asked = complete = texts = 0
@@ -167,11 +184,16 @@ ALTERNATIVES = {
     "make_haystack": [haystack_as_a_list, haystack_by_filling],
     "needle_grid": [grid_text_by_text, grid_column_by_column],
     "attention_mass": [mass_text_by_text, mass_by_one_hot],
-    "diluted_weight": [weight_by_sigmoid, weight_by_a_common_exponent],
+    "diluted_weight": [
+        weight_by_sigmoid,
+        weight_by_a_common_exponent,
+        weight_in_float32,
+    ],
     "lost_in_the_middle": [dip_by_loops, dip_by_a_matrix],
     "effective_context": [
         effective_from_the_far_end,
         effective_by_the_first_failure,
+        effective_in_numpy,
     ],
     "multi_needle_recall": [recall_text_by_text, recall_by_counting],
 }

@@ -82,6 +82,11 @@ def probe_attention(attention, seed):
     low = torch.full((2, 2), -8.0, dtype=torch.float64)  # scores of −45
     inputs = {"q": -low, "k": low, "v": v, "mask": mask}
     yield inputs, lambda: attention(-low, low, v, mask)
+    loud = torch.tensor([[0.0, 0.0], [900.0, 900.0]], dtype=torch.float64)
+    ones = torch.ones(2, 2, dtype=torch.float64)
+    first = torch.tensor([[True, False]])  # scores of 0 and of 1,273
+    inputs = {"q": ones, "k": loud, "v": v, "mask": first}
+    yield inputs, lambda: attention(ones, loud, v, first)
     odd = (
         _normal(seed, 2, 3, 5),
         _normal(seed + 1, 2, 4, 5),
@@ -149,6 +154,16 @@ def _masked_with(value):
         return weights @ v, weights
 
     return attention
+
+
+def _masked_after_the_maximum(q, k, v, mask=None):
+    scores = attention_scores(q, k)
+    exps = (scores - scores.amax(-1, keepdim=True)).exp()
+    if mask is not None:
+        exps = exps * mask
+    total = exps.sum(-1, keepdim=True)
+    weights = exps / total.masked_fill(total == 0, 1.0)
+    return weights @ v, weights
 
 
 def _output_alone(q, k, v, mask=None):
@@ -519,6 +534,14 @@ MISTAKES = {
             "gives zeros: use it.",
             {"weights = softmax(scores)": "weights = scores.softmax(-1)"},
             "test_attention_to_nothing_is_zero",
+        ),
+        Mistake(
+            "mask after the maximum",
+            "You mask after the largest score has been taken away. Where a "
+            "masked key has the largest score by far, exp() of all others is "
+            "0, and the query hears nothing at all. Mask the scores first.",
+            _masked_after_the_maximum,
+            "test_attention_obeys_the_mask",
         ),
         Mistake(
             "returns scores for weights",

@@ -6,7 +6,7 @@ import torch
 
 from autograder.misconceptions import Mistake
 from contextlab.caching import Llama, held_bytes
-from solutions.kvcache import KVCache, PagedKVCache
+from solutions.kvcache import KVCache, PagedKVCache, RollingKVCache
 
 
 def _normal(seed, *shape):
@@ -34,6 +34,8 @@ def probe_kv_cache_bytes(kv_cache_bytes, seed):
         {"batch": 3},
         {"bits": 8},
         {"bits": 3},
+        {"bits": 5, "n_tokens": 3},
+        {"bits": 5, "n_layers": 3},
     ):
         inputs = one | more
         yield inputs, lambda inputs=inputs: kv_cache_bytes(**inputs)
@@ -77,7 +79,10 @@ def _llama():
 
 
 class _Noting:
-    """A model that notes what it is asked, and goes on from 3 to 4 to 5."""
+    """A model that notes what it is asked, and goes on from 3 to 4 to 5.
+
+    All that its caches get are zeros.
+    """
 
     def __init__(self):
         self.calls = []
@@ -85,25 +90,39 @@ class _Noting:
     def __call__(self, ids, positions, caches):
         """Return logits whose largest is that of the next number."""
         self.calls.append((ids.clone(), positions.clone(), len(caches)))
+        for one in caches:
+            one.update(*torch.zeros(2, len(ids), 1, ids.shape[1], 1))
         return torch.nn.functional.one_hot((ids + 1) % 50, 50).double()
+
+
+class _Short(RollingKVCache):
+    """A cache of the last two tokens."""
+
+    def __init__(self):
+        super().__init__(2)
 
 
 def probe_greedy_decode(greedy_decode, seed):
     """Decode by counting, with all calls noted, then by a Llama."""
-    for prompt, n_new in (
-        ([[3]], 1),
-        ([[3]], 3),
-        ([[3, 9, 5]], 1),
-        ([[3, 9, 5], [1, 0, 7 + seed]], 3),
+    for prompt, n_new, kind in (
+        ([[3]], 1, KVCache),
+        ([[3]], 3, KVCache),
+        ([[3, 9, 5]], 1, KVCache),
+        ([[3, 9, 5], [1, 0, 7 + seed]], 3, KVCache),
+        ([[3, 9, 5]], 3, _Short),
+        ([[48]], 4, KVCache),
     ):
         ids = torch.tensor(prompt)
 
-        def decode(ids=ids, n_new=n_new):
+        def decode(ids=ids, n_new=n_new, kind=kind):
             model = _Noting()
-            out = greedy_decode(model, ids.clone(), n_new, [KVCache()])
+            out = greedy_decode(model, ids.clone(), n_new, [kind()])
             return out, model.calls
 
-        yield {"ids": ids, "n_new": n_new}, decode
+        inputs = {"ids": ids, "n_new": n_new}
+        if kind is _Short:
+            inputs["tokens that the cache keeps"] = 2
+        yield inputs, decode
 
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(97, (1, 5), generator=generator)
@@ -146,6 +165,13 @@ def probe_rolling_kv_cache(rolling, seed):
         return held_bytes(long) > 2 * 3 * 32
 
     yield {"window": 2, "n_sinks": 1, "tokens": 30}, holds_much
+
+    def holds_a_slice():
+        wide = rolling(3, 0)
+        wide.update(*(_normal(seed + n, 1, 1, 30, 2) for n in range(2)))
+        return held_bytes(wide) > 2 * 3 * 32
+
+    yield {"window": 3, "tokens at once": 30}, holds_a_slice
 
 
 def probe_paged_kv_cache(paged, seed):
@@ -196,6 +222,7 @@ def probe_quantize_kv(quantize_kv, seed):
     """Quantise a few whole numbers, then random ones, then equal ones."""
     whole = torch.tensor([[0.0, 1.0, 2.0, 3.0], [1.0, 3.0, 5.0, 7.0]])
     drawn = _normal(seed, 2, 4, 3)
+    mixed = torch.tensor([[7.0, 7.0, 7.0], [0.0, 3.0, 7.5]])
     for x, bits, dim in (
         (whole, 2, -1),
         (whole - 3, 2, -1),
@@ -205,6 +232,8 @@ def probe_quantize_kv(quantize_kv, seed):
         (drawn, 8, -1),
         (drawn - 4, 3, -2),
         (torch.full((2, 3), 7.0), 4, -1),
+        (mixed, 4, -1),
+        (whole * 1e-6, 2, -1),
     ):
         inputs = {"x": x, "bits": bits, "dim": dim}
         yield inputs, lambda x=x, b=bits, d=dim: quantize_kv(x.clone(), b, d)
@@ -221,6 +250,7 @@ def probe_dequantize_kv(dequantize_kv, seed):
         (small, 2 * one, 5 * one),
         (every, 2 * one, -one),
         (every, _normal(seed, 2, 1), _normal(seed + 1, 2, 1)),
+        (small, one.half(), 0 * one.half()),
     ):
         inputs = {"codes": codes, "scale": scale, "low": low}
         yield (
@@ -329,6 +359,7 @@ def _symmetric(x, bits=4, dim=-1):
     return codes.to(torch.uint8), scale, -high
 
 
+_UP = "(numbers * bits + 7) // 8"
 _NUMBERS = "2 * batch * n_tokens * n_layers * n_kv_heads * width"
 _JOIN_K = "k = torch.cat([self.keys, k], -2)"
 _JOIN_V = "v = torch.cat([self.values, v], -2)"
@@ -415,33 +446,51 @@ MISTAKES = {
         Mistake(
             "bits for bytes",
             "You return bits. A byte has eight.",
-            {"(numbers * bits + 7) // 8": "numbers * bits"},
+            {_UP: "numbers * bits"},
             "test_cache_bytes_by_hand",
         ),
         Mistake(
             "numbers for bytes",
             "You return how many numbers there are. Each takes `bits` bits.",
-            {"(numbers * bits + 7) // 8": "numbers"},
+            {_UP: "numbers"},
             "test_cache_bytes_by_hand",
         ),
         Mistake(
             "no whole number",
             "You return a float, which can't tell large numbers apart. Bytes "
             "are whole: `//` keeps them so.",
-            {"(numbers * bits + 7) // 8": "numbers * bits / 8"},
+            {_UP: "numbers * bits / 8"},
             "test_cache_bytes_by_hand",
         ),
         Mistake(
             "rounded down",
             "You round down. What doesn't fill a byte takes one all the same.",
-            {"(numbers * bits + 7) // 8": "numbers * bits // 8"},
+            {_UP: "numbers * bits // 8"},
             "test_cache_bytes_of_shared_heads",
         ),
         Mistake(
             "each number rounded up",
             "You give each number whole bytes. Codes of 4 bits are packed, "
             "two to a byte: round up once, at the end.",
-            {"(numbers * bits + 7) // 8": "numbers * ((bits + 7) // 8)"},
+            {_UP: "numbers * ((bits + 7) // 8)"},
+            "test_cache_bytes_of_shared_heads",
+        ),
+        Mistake(
+            "each token rounded up",
+            "You give each token whole bytes. Round up once, at the end.",
+            {
+                _UP: "batch * n_tokens * ((2 * n_layers * n_kv_heads * width "
+                "* bits + 7) // 8)"
+            },
+            "test_cache_bytes_of_shared_heads",
+        ),
+        Mistake(
+            "each layer rounded up",
+            "You give each layer whole bytes. Round up once, at the end.",
+            {
+                _UP: "n_layers * ((2 * batch * n_tokens * n_kv_heads * width "
+                "* bits + 7) // 8)"
+            },
             "test_cache_bytes_of_shared_heads",
         ),
     ],
@@ -587,6 +636,26 @@ MISTAKES = {
             "Your positions are one too large. The first token of the prompt "
             "stands at 0, and the first new one at P.",
             {_PLACES: "1 + torch.arange(end - new.shape[1], end)"},
+            "test_greedy_decode_says_where_each_token_stands",
+        ),
+        Mistake(
+            "the length of the cache as a position",
+            "You count on from the length of the first cache. A cache that "
+            "forgets is shorter than the text: count the tokens of the text.",
+            {_PLACES: "len(caches[0]) + torch.arange(new.shape[1])"},
+            "test_greedy_decode_says_where_each_token_stands",
+        ),
+        Mistake(
+            "ends at token 0",
+            "You stop at a token as if it ended the text. Add `n_new` tokens, "
+            "whatever they are.",
+            {
+                "ids = torch.cat([ids, new], 1)": (
+                    "ids = torch.cat([ids, new], 1)\n"
+                    "        if (new == 0).all():\n"
+                    "            break"
+                )
+            },
             "test_greedy_decode_says_where_each_token_stands",
         ),
         Mistake(
@@ -745,6 +814,20 @@ MISTAKES = {
                 _GONE: f"everything = k, v\n        {_GONE}",
                 _KEEP: "self.keys, self.values = everything",
                 _LENGTH: f"min({_LENGTH}, self.n_sinks + self.window)",
+            },
+            "test_rolling_cache_forgets",
+        ),
+        Mistake(
+            "keeps a slice",
+            "You keep a slice, and a slice keeps the whole tensor that it was "
+            "cut from: a long prompt stays in memory. Keep a copy: .clone().",
+            {
+                f"{x} = torch.cat([{x}[..., :first, :], {x}[..., rest:, :]], "
+                "-2)": (
+                    f"{x} = torch.cat([{x}[..., :first, :], {x}[..., rest:, "
+                    f":]], -2) if first else {x}[..., rest:, :]"
+                )
+                for x in "kv"
             },
             "test_rolling_cache_forgets",
         ),
@@ -1002,6 +1085,31 @@ MISTAKES = {
             },
             "test_quantize_stays_within_half_a_step",
         ),
+        Mistake(
+            "a smallest scale",
+            "You don't let the scale become small, so that a group of small "
+            "numbers has few levels, or one. It may be as small as it likes, "
+            "only not 0: divide by 1 there, and nowhere else.",
+            {
+                "    divisor =": (
+                    "    scale = scale.clamp(min=1e-5)\n    divisor ="
+                )
+            },
+            "test_quantize_by_hand",
+        ),
+        Mistake(
+            "equal numbers in one group, a scale of 1 for all",
+            "Where one group has equal numbers you give every group a scale "
+            "of 1. Divide by 1 in that group alone.",
+            {
+                "    divisor =": (
+                    "    if (scale == 0).any():\n"
+                    "        scale = torch.ones_like(scale)\n"
+                    "    divisor ="
+                )
+            },
+            "test_quantize_by_hand",
+        ),
     ],
     "dequantize_kv": [
         Mistake(
@@ -1046,6 +1154,13 @@ MISTAKES = {
                     "codes.float() * scale.float() + low.float()"
                 )
             },
+            "test_dequantize_any_codes",
+        ),
+        Mistake(
+            "float32 for half precision",
+            "You compute in float32, so that half precision comes back as "
+            "float32. Give the codes the dtype of the scale.",
+            {"codes.to(scale.dtype)": "codes.float()"},
             "test_dequantize_any_codes",
         ),
         Mistake(

@@ -49,6 +49,13 @@ def probe_vector_memory(make, seed):
         return memory.search(torch.ones(2, 1), 2, before.clone())
 
     yield {"keys": rising, "k": 2, "before": before}, search_before
+
+    def search_few():
+        memory = make(1, 1)
+        memory.add(rising, rising)
+        return memory.search(torch.ones(2, 1), 6, before.clone())
+
+    yield {"keys": rising, "k": 6, "before": before}, search_few
     yield (
         {"added": "2 + 3 entries"},
         lambda: len(filled(slice(0, 2), slice(2, 5))),
@@ -91,6 +98,11 @@ def probe_memory_attention(memory_attention, seed):
         inputs | {"local_mask": nobody, "memory_mask": memory_mask},
         lambda: memory_attention(*small, nobody, memory_mask),
     )
+    row = torch.tensor([True, False])  # (S,), broadcast to all queries
+    yield (
+        inputs | {"local_mask": row, "memory_mask": memory_mask},
+        lambda: memory_attention(*small, row, memory_mask),
+    )
     large = [10_000 * small[0], *small[1:]]
     yield (
         inputs | {"q": large[0]},
@@ -129,6 +141,10 @@ def probe_infini_update(infini_update, seed):
     given = (*zeros, keys, values)
     inputs = dict(zip(names, given, strict=True))
     yield inputs | {"delta": True}, lambda: infini_update(*given, True)
+    half = [x.clone() for x in drawn(1, 2, 2, 2, 3)]
+    half[0][:, 1], half[1][:, 1] = 0.0, 0.0  # one head's memory is empty
+    inputs = dict(zip(names, half, strict=True))
+    yield inputs | {"delta": True}, lambda: infini_update(*half, True)
     looked_at = tuple(x.clone() for x in drawn(1, 1, 1, 2, 2))
     yield (
         {"memory, looked at after the call": looked_at[0]},
@@ -164,6 +180,9 @@ def probe_infini_read(infini_read, seed):
         {"q": q, "memory": empty[0], "norm": empty[1]},
         lambda: infini_read(q, *empty, local, gate),
     )
+    half = [x.clone() for x in drawn(1, 2, 2, 2, 3)]
+    half[1][:, 1], half[2][:, 1] = 0.0, 0.0  # one head's memory is empty
+    yield dict(zip(names, half, strict=True)), lambda: infini_read(*half)
 
 
 def probe_hybrid_pattern(hybrid_pattern, seed):
@@ -247,6 +266,20 @@ def _retrieved_alone(q, local_k, local_v, memory_k, memory_v, *m, **named):
     )
     none = weights.new_zeros(*weights.shape[:-1], local_k.shape[-2])
     return output, torch.cat([none, weights], -1)
+
+
+def _masks_joined(q, local_k, local_v, memory_k, memory_v, *m, **named):
+    """Join the masks as they come, whatever their shapes."""
+    local_mask, memory_mask = (*m, None, None)[:2]
+    local_mask = named.get("local_mask", local_mask)
+    memory_mask = named.get("memory_mask", memory_mask)
+    sizes = [local_k.shape[-2], memory_k.shape[-2]]
+    masks = [
+        torch.ones(q.shape[-2], n) > 0 if mask is None else mask
+        for mask, n in zip((local_mask, memory_mask), sizes, strict=True)
+    ]
+    masks = torch.cat(masks, -1).split(sizes, -1)
+    return memory_attention(q, local_k, local_v, memory_k, memory_v, *masks)
 
 
 def _softmax_as_printed(q, local_k, local_v, memory_k, memory_v, *m, **named):
@@ -412,6 +445,17 @@ MISTAKES = {
             "test_memory_hides_what_a_query_may_not_find",
         ),
         Mistake(
+            "no limit where all entries are asked for",
+            "Where there are k entries or fewer, your search takes no notice "
+            "of `before`: it returns all there are, the later ones, too. The "
+            "limit holds for every k.",
+            {
+                "if before is not None:": "if before is not None and "
+                "k < len(self):"
+            },
+            "test_memory_hides_what_a_query_may_not_find",
+        ),
+        Mistake(
             "the limit itself is found",
             "Your search may find the entry at `before` itself. The limit is "
             "excluded: only positions less than it may be found.",
@@ -534,6 +578,15 @@ MISTAKES = {
             "test_memory_attention_obeys_both_masks",
         ),
         Mistake(
+            "masks joined before they are broadcast",
+            "You join the two masks as they come, which fails where their "
+            "shapes differ: one may be for all queries, shape (S,), and the "
+            "other for each of them. Mask each part's scores first, or "
+            "expand both masks.",
+            _masks_joined,
+            "test_memory_attention_obeys_both_masks",
+        ),
+        Mistake(
             "NaN for a query that sees nothing",
             "A query that may attend to nothing gets NaN: there the softmax "
             "divides 0 by 0. Use chapter 2's softmax, which gives zeros.",
@@ -635,6 +688,17 @@ MISTAKES = {
             },
             "test_infini_update_by_the_delta_rule",
         ),
+        Mistake(
+            "all heads empty, or none",
+            "You look for 0/0 only where the whole norm is 0. One head's "
+            "memory may be empty while another's is not: look at each "
+            "divisor.",
+            {
+                "total.masked_fill(total == 0, 1.0)": "(total + (norm == 0)"
+                ".all())",
+            },
+            "test_infini_update_by_the_delta_rule",
+        ),
     ],
     "infini_read": [
         Mistake(
@@ -707,6 +771,17 @@ MISTAKES = {
             "From an empty memory you read 0/0, NaN, already in the first "
             "segment. It should read as zeros.",
             {"total.masked_fill(total == 0, 1.0)": "total"},
+            "test_infini_read_of_an_empty_memory",
+        ),
+        Mistake(
+            "all heads empty, or none",
+            "You look for 0/0 only where the whole norm is 0. One head's "
+            "memory may be empty while another's is not, and reads as NaN: "
+            "look at each divisor.",
+            {
+                "total.masked_fill(total == 0, 1.0)": "(total + (norm == 0)"
+                ".all())",
+            },
             "test_infini_read_of_an_empty_memory",
         ),
     ],

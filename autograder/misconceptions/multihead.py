@@ -109,6 +109,9 @@ def probe_multi_head_attention(multihead, seed):
     for mask in (causal, padding[:, None, None]):
         inputs = {"n_heads": 4, "x": tokens, "mask": mask}
         yield inputs, lambda m=mask: attend(state, 4, tokens, m)
+    nothing = torch.ones(5, 5, dtype=torch.bool).tril(-1)  # for the first
+    inputs = {"n_heads": 4, "x": tokens, "mask": nothing}
+    yield inputs, lambda: attend(state, 4, tokens, nothing)
 
 
 def probe_transformer_block(block, seed):
@@ -127,6 +130,15 @@ def probe_transformer_block(block, seed):
         state = _weights(generator, d_model)
         inputs = {"n_heads": n_heads, "x": x}
         yield inputs, lambda s=state, h=n_heads, x=x: run(s, h, x)
+
+    def run_twice():
+        layer = block(d_model, n_heads).double()
+        layer.load_state_dict(state, strict=False)
+        layer(x[:, :1])
+        return layer(x)
+
+    inputs = {"n_heads": n_heads, "x": x, "read before": "the first token"}
+    yield inputs, run_twice
     gpt2 = _weights(generator, d_model, conv1d=True)
     inputs = {"n_heads": n_heads, "x": x, "weights": "those of GPT-2"}
     yield inputs, lambda: run(state, n_heads, x, gpt2)
@@ -221,6 +233,7 @@ _SPLIT_PART = "split_heads(part, self.n_heads)"
 _PLAIN_SPLIT = "part.reshape(x.shape[0], self.n_heads, x.shape[1], -1)"
 _RETURN = 'return x + self.mlp["c_proj"](hidden), weights'
 _GELU = 'F.gelu(self.mlp["c_fc"](self.ln_2(x)), approximate="tanh")'
+_MASK = "mask = causal_mask(x.shape[1], x.shape[1], device=x.device)"
 _ATTEND = "self.attn(self.ln_1(x), mask)"
 _TURNED = "value.T if value.ndim == 2 else value"
 _OVER_STATE = "for name, value in state.items()"
@@ -494,6 +507,23 @@ MISTAKES = {
             "test_multihead_obeys_the_mask",
         ),
         Mistake(
+            "NaN for a token that may attend to nothing",
+            "A token that may attend to nothing, such as padding at the "
+            "beginning of a text, gets NaN from PyTorch's softmax. Your "
+            "`attention` gives it zeros: use it.",
+            {
+                "output, weights = attention(q, k, v, mask)": (
+                    "scores = q @ k.mT / q.shape[-1] ** 0.5\n"
+                    "        if mask is not None:\n"
+                    "            low = float('-inf')\n"
+                    "            scores = scores.masked_fill(~mask, low)\n"
+                    "        weights = scores.softmax(-1)\n"
+                    "        output = weights @ v"
+                )
+            },
+            "test_multihead_obeys_the_mask",
+        ),
+        Mistake(
             "mask ignored",
             "Your mask has no effect: every token sees every token. Pass it "
             "on to `attention`.",
@@ -659,6 +689,20 @@ MISTAKES = {
             "Your mask is inverted: each token sees nothing but its future. "
             "Here True = may attend; pass causal_mask on as it is.",
             {_ATTEND: "self.attn(self.ln_1(x), ~mask)"},
+            "test_block_hides_the_future",
+        ),
+        Mistake(
+            "mask kept from the first text",
+            "You make the mask once, for the first text, and keep it. A "
+            "longer text then ends in an error or, after a text of one token, "
+            "sees its future. Make the mask anew in every call.",
+            {
+                _MASK: (
+                    'if not hasattr(self, "kept"):\n'
+                    f"            self.kept = {_MASK[7:]}\n"
+                    "        mask = self.kept[: x.shape[1], : x.shape[1]]"
+                )
+            },
             "test_block_hides_the_future",
         ),
         Mistake(

@@ -66,6 +66,21 @@ def probe_needle_grid(needle_grid, seed):
             lambda run=run, drawn=drawn: (drawn.clear(), run(), drawn)[2],
         )
 
+    def twice():
+        drawn = []
+        generator = torch.Generator().manual_seed(seed)
+
+        def draw(*given):
+            texts = _draw(*given)
+            drawn.append(texts[0].tolist())
+            return texts
+
+        for _ in range(2):
+            needle_grid(_echo, draw, [3], [0.5], 4, generator)
+        return drawn
+
+    yield {"looked at": "what was drawn for two grids"}, twice
+
 
 def probe_attention_mass(attention_mass, seed):
     """Add up weights of one text, of several, on one token and on all."""
@@ -87,6 +102,7 @@ def probe_diluted_weight(diluted_weight, seed):
     """Ask for gaps from nothing to what overflows."""
     for given in (
         (2.0, 10), (0.0, 2), (3.0, 1), (9.0, 5_000, 2.5), (1_000.0, 10),
+        (-1_000.0, 1),
     ):  # fmt: skip
         names = ("gap", "n_keys", "variance")
         inputs = dict(zip(names, given, strict=False))
@@ -346,6 +362,19 @@ MISTAKES = {
             "You draw from a generator of your own. Whoever calls you wants "
             "to decide which texts are drawn, and to get them again.",
             {_DRAWN: _DRAWN.replace("generator)", "torch.Generator())")},
+            "test_grid_draws_fresh_texts_for_every_trial",
+        ),
+        Mistake(
+            "a generator of the same seed",
+            "You make a generator of your own from the seed of the one that "
+            "you are given. That one never goes on: whoever calls you twice "
+            "gets the same texts twice. Draw from it itself.",
+            {
+                "grid = torch.zeros(len(lengths), len(depths))": "grid = "
+                "torch.zeros(len(lengths), len(depths))\n"
+                "    seed = generator.initial_seed()\n"
+                "    generator = torch.Generator().manual_seed(seed)"
+            },
             "test_grid_draws_fresh_texts_for_every_trial",
         ),
         Mistake(

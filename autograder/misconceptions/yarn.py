@@ -25,6 +25,13 @@ def probe_interpolated_frequencies(interpolated_frequencies, seed):
         return given
 
     yield {"inv_freq, looked at after the call": hands}, look
+    shared = hands.clone()
+
+    def write():
+        interpolated_frequencies(shared, 1).zero_()
+        return shared
+
+    yield {"inv_freq, the result for scale 1 written to": hands}, write
 
 
 def probe_ntk_frequencies(ntk_frequencies, seed):
@@ -187,6 +194,17 @@ MISTAKES = {
             "You overwrite the frequencies that you were given: /= and "
             "div_() work in place. The model that was there still needs them.",
             {"inv_freq / scale": "inv_freq.div_(scale)"},
+            "test_interpolation_slows_every_hand",
+        ),
+        Mistake(
+            "the same tensor at scale 1",
+            "With a scale of 1 you return the tensor that you were given. Who "
+            "writes to one changes the other: make a new one.",
+            {
+                "inv_freq / scale": (
+                    "inv_freq if scale == 1 else inv_freq / scale"
+                )
+            },
             "test_interpolation_slows_every_hand",
         ),
         Mistake(
