@@ -1,8 +1,11 @@
 """Run the checks of an exercise on one answer."""
 
+import ast
 import inspect
+import sys
 from collections.abc import Callable
 from functools import cache, wraps
+from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from types import ModuleType
 from typing import Any
@@ -17,6 +20,9 @@ from autograder.diagnosis import diagnose
 from autograder.execution.errors import own_line, printable
 from autograder.execution.wire import DeadlineError, WireError
 from autograder.misconceptions import reference
+
+
+LIBRARIES = ("faiss", "tokenizers", "transformers")
 
 
 def run_checks(
@@ -45,6 +51,25 @@ def checks_of(chapter: Chapter) -> ModuleType:
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@cache
+def prepare(chapter: Chapter) -> None:
+    """Load the checks and the libraries that they compare answers with.
+
+    A check imports those when it needs them, which can take seconds that are
+    not the answer's.
+    """
+    modules = [checks_of(chapter)]
+    modules += [m for n, m in sys.modules.items() if n.startswith("contextlab.")]
+    for module in modules:
+        for node in ast.walk(ast.parse(inspect.getsource(module))):
+            if not isinstance(node, ast.ImportFrom) or not node.module:
+                continue
+            if node.module.partition(".")[0] in LIBRARIES:
+                library = import_module(node.module)
+                for name in node.names:  # some are loaded when asked for
+                    getattr(library, name.name)
 
 
 def explain(chapter: Chapter, exercise: Exercise, answer: Any) -> str | None:

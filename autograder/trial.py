@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from autograder import judging
@@ -36,8 +37,11 @@ def judge(
     """Judge all exercises of a submission."""
     found: list[Message] = []
     problem = ""
+    with ThreadPoolExecutor(1) as beside:
+        starting = beside.submit(submission.start)
+        judging.prepare(chapter)
     try:
-        submission.start()
+        starting.result()
     except GoneError as error:
         problem = f"Not judged: {error}."
     for exercise in exercises:
@@ -108,7 +112,8 @@ class Session:
             self.close(kill=True)
             message = (
                 f"The checks ran for more than {self.most:g} seconds: is "
-                "there an endless loop?"
+                "there an endless loop, or work that grows too fast with the "
+                "length of the input?"
             )
         except GoneError:
             how = self.close(kill=True)
@@ -211,6 +216,7 @@ def rehearse(
     Raises:
         BrokenError: if the reference does not pass on this machine.
     """
+    judging.prepare(chapter)
     submission.start()
     modules: set[str] = set()
     for exercise in exercises:
