@@ -4,6 +4,7 @@ import ast
 import inspect
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache, wraps
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
@@ -20,7 +21,6 @@ from autograder.diagnosis import diagnose
 from autograder.execution.errors import own_line, printable
 from autograder.execution.wire import DeadlineError, WireError
 from autograder.misconceptions import reference
-
 
 LIBRARIES = ("faiss", "tokenizers", "transformers")
 
@@ -61,15 +61,18 @@ def prepare(chapter: Chapter) -> None:
     not the answer's.
     """
     modules = [checks_of(chapter)]
-    modules += [m for n, m in sys.modules.items() if n.startswith("contextlab.")]
+    modules += [
+        m for n, m in sys.modules.items() if n.startswith("contextlab.")
+    ]
     for module in modules:
         for node in ast.walk(ast.parse(inspect.getsource(module))):
             if not isinstance(node, ast.ImportFrom) or not node.module:
                 continue
             if node.module.partition(".")[0] in LIBRARIES:
-                library = import_module(node.module)
-                for name in node.names:  # some are loaded when asked for
-                    getattr(library, name.name)
+                with suppress(ImportError):  # the check will say so
+                    library = import_module(node.module)
+                    for name in node.names:  # some are loaded when asked for
+                        getattr(library, name.name, None)
 
 
 def explain(chapter: Chapter, exercise: Exercise, answer: Any) -> str | None:
