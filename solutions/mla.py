@@ -186,7 +186,8 @@ class MultiHeadLatentAttention(nn.Module):
 
         Args:
             x: shape (B, T, C).
-            positions: where the tokens of x stand, shape (T,).
+            positions: where the tokens of x stand, shape (T,). They need not
+                be neighbours.
 
         Returns:
             The cache, shape (B, T, kv_latent + rope).

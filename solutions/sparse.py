@@ -114,9 +114,10 @@ def bigbird_mask(
 
     - each block to itself and to its neighbours, one on each side;
     - the first ``n_global`` blocks to all, and all to them;
-    - every other block to ``n_random`` different blocks, drawn at random and
-      evenly from those that it doesn't see yet. Each draws for itself. If
-      fewer are left, it sees them all. (A random pair goes one way only.)
+    - every other block to ``n_random`` different blocks, drawn one by one, at
+      random and evenly, from those that it doesn't see yet. Each draws for
+      itself. If fewer are left, it sees them all. (A random pair goes one way
+      only.)
 
     Args:
         n_tokens: n.

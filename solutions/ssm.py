@@ -195,7 +195,7 @@ def ssd_chunked(
 
     Returns:
         The outputs y, shape (B, T, H, P), and the state after the last
-        token, shape (B, H, P, N).
+        token, shape (B, H, P, N). Gradients flow through.
 
     Source: Dao and Gu 2024, section 6 and listing 1.
     """

@@ -98,6 +98,25 @@ def test_discretize_of_slow_decay():
     mean = 1 + x / 2  # of exp over the step; what follows is below 1e-20
     right = (1 + x, mean * delta[:, None] * b)
     _assert_pair(discretize(delta, a, b), right, STEP, tolerance=1e-9)
+    ### BEGIN HIDDEN TESTS
+    delta, a = torch.ones(1).double(), -torch.logspace(-12, -1, 89).double()
+    b = torch.rand(89, dtype=torch.float64) + 1
+    for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-5)):
+        given = [x.to(dtype) for x in (delta, a[None], b)]
+        x = given[1].double()  # delta·a, as the answer sees it
+        right = (x.exp(), torch.expm1(x) / x * given[2].double())
+        right = [x.to(dtype) for x in right]
+        when = f", delta·a from -1e-12 to -0.1 in {dtype},"
+        got = discretize(*given)
+        _assert_pair(got, right, STEP, when, 0.1)
+        for name, tensor, expected in zip(STEP, got, right, strict=True):
+            error = ((tensor - expected).abs() / expected).max().item()
+            assert error <= tolerance, (
+                f"{name}{when} is off by up to {error:.1g} of itself; "
+                f"{tolerance:.1g} is allowed. exp(x) - 1 loses digits, and "
+                "too few terms of a series do so where x isn't tiny."
+            )
+    ### END HIDDEN TESTS
 
 
 def _recurrence(a, x, initial=None):
@@ -119,6 +138,21 @@ def _decays(*shape):
     return a.masked_fill(torch.rand(shape) < 0.15, 0.0)
 
 
+def _gradients(value, leaves):
+    """Return the gradients of a sum of squares; what fails is a sentence."""
+    try:
+        return torch.autograd.grad(
+            value.square().sum(), leaves, allow_unused=True
+        )
+    except RuntimeError as error:
+        if "inplace" not in str(error):
+            raise
+    raise AssertionError(
+        "You write into a tensor that the backward pass needs. Make new "
+        "tensors instead: collect them in a list, and join them at the end."
+    )
+
+
 def _assert_gradients(scan, a, x):
     """Assert that a scan's gradients are those of the recurrence."""
     a = a.clone().requires_grad_()
@@ -130,7 +164,7 @@ def _assert_gradients(scan, a, x):
         "No gradient flows through the states: compute with tensors from the "
         "first line to the last."
     )
-    got = torch.autograd.grad(states.square().sum(), (a, x), allow_unused=True)
+    got = _gradients(states, (a, x))
     for name, grad, expected in zip("ax", got, right, strict=True):
         assert grad is not None, f"No gradient reaches {name}."
         assert_close(grad, expected, f"the gradient by {name}")
@@ -177,6 +211,16 @@ def test_scan_starts_from_a_state():
     assert_close(middle, right[:, 3], "initial, which must not change,")
     got = scan_sequential(a[:, 4:5], x[:, 4:5], initial=middle)
     assert_close(got, right[:, 4:5], "the state after one more token")
+    middle.requires_grad_()
+    right = _recurrence(a[:, 4:], x[:, 4:], middle).square().sum()
+    right = torch.autograd.grad(right, middle)
+    states = scan_sequential(a[:, 4:], x[:, 4:], middle)
+    assert states.requires_grad, (
+        "No gradient reaches initial. Compute with it as it is: detach() and "
+        "no_grad() cut the second part of a text off from the first."
+    )
+    got = _gradients(states, [middle])
+    assert_close(got[0], right[0], "the gradient by initial")
     ### END HIDDEN TESTS
 
 
@@ -243,6 +287,18 @@ def test_parallel_takes_few_rounds():
         f"{8 * 1_024 * 2:,}. That is a matrix of all pairs of tokens: it "
         "makes the cost quadratic again. Combine neighbours instead."
     )
+    ### BEGIN HIDDEN TESTS
+    n_tokens = 2**16
+    a, x = torch.rand(2, 1, n_tokens, 2, dtype=torch.float64)
+    with Watch() as seen:
+        scan_parallel(a, x)
+    called = sum(seen.calls.values())
+    assert called <= 3 * calls[0] + 16, (
+        f"This calls {calls[0]} of PyTorch's operators for 256 tokens and "
+        f"{called} for {n_tokens:,}. Rounds that reach twice as far each "
+        "time are 8 and 16; this goes through the parts of a text one by one."
+    )
+    ### END HIDDEN TESTS
 
 
 def _scan_case(n_tokens, channels=5, n_state=4, batch=2):
@@ -309,6 +365,16 @@ def test_selective_scan_equals_transformers():
     single = [x.float() for x in given]
     right = [x.float() for x in right]
     _assert_pair(selective_scan(*single), right, SCANNED, " in float32")
+    given = _scan_case(n_tokens=400, channels=2, n_state=2, batch=1)
+    given[2].fill_(-4.0)
+    got = selective_scan(*given)
+    assert got[0].isfinite().all(), (
+        "After 400 tokens that forget fast, the output has infinities or NaN. "
+        "The product of all decays since the beginning is 0 by then, and 1 "
+        "divided by it infinite. Decay the state from token to token."
+    )
+    right = _selective(*given)
+    _assert_pair(got, right, SCANNED, ", 400 tokens that forget fast,")
     ### END HIDDEN TESTS
 
 
@@ -341,15 +407,18 @@ def test_mamba_equals_transformers():
     right = oracle(x.clone()).detach()
     assert_close(answer(x), right, "the output", 1e-5)
     ### BEGIN HIDDEN TESTS
+    again = "the output of a second call, with the same text,"
+    assert_close(answer(x), right, again, 1e-5)
     for d_model, d_state, d_conv, n_tokens in (
         (20, 3, 2, 5),
         (4, 8, 3, 2),
         (10, 10, 4, 1),
+        (6, 4, 1, 3),
     ):
         answer, oracle = mixer_twins(MambaBlock, d_model, d_state, d_conv)
         x = torch.randn(3, n_tokens, d_model, dtype=torch.float64)
         right = oracle(x.clone()).detach()
-        when = f"the output, C = {d_model}, N = {d_state},"
+        when = f"the output, C = {d_model}, N = {d_state}, {d_conv} taps,"
         assert_close(answer(x), right, when, 1e-5)
     ### END HIDDEN TESTS
 
@@ -385,9 +454,7 @@ def test_mamba_can_be_trained():
         oracle(x).square().sum(), list(oracle.parameters())
     )
     ours = dict(answer.named_parameters())
-    got = torch.autograd.grad(
-        answer(x).square().sum(), [ours[n] for n in names], allow_unused=True
-    )
+    got = _gradients(answer(x), [ours[n] for n in names])
     for name, grad, expected in zip(names, got, right, strict=True):
         assert grad is not None, f"No gradient reaches {name}."
         assert_close(grad, expected, f"the gradient by {name}", 1e-4)
@@ -460,11 +527,22 @@ def test_ssd_survives_strong_decay():
     leaves = [v.clone().requires_grad_() for v in (x, log_a, b, c)]
     expected = torch.autograd.grad(_ssd(*leaves)[0].square().sum(), leaves)
     y = ssd_chunked(*leaves, chunk=5)[0]
-    grads = torch.autograd.grad(y.square().sum(), leaves, allow_unused=True)
+    assert y.requires_grad, (
+        "No gradient flows through the output: compute with tensors from the "
+        "first line to the last."
+    )
+    grads = _gradients(y, leaves)
     names = ("x", "log_a", "b", "c")
     for name, grad, value in zip(names, grads, expected, strict=True):
         assert grad is not None, f"No gradient reaches {name}."
         assert_close(grad, value, f"the gradient by {name}")
+    x, log_a, b, c = _ssd_case(n_tokens=640, n_heads=1, batch=1)
+    log_a[:, :512], log_a[:, 512:] = -500.0, -0.01
+    right = [v.float() for v in _ssd(x, log_a, b, c)]
+    single = [v.float() for v in (x, log_a, b, c)]
+    got = ssd_chunked(*single, chunk=16)
+    when = ", in float32, where chunks of slow decay follow fast ones,"
+    _assert_pair(got, right, SCANNED, when, 1e-3)
     ### END HIDDEN TESTS
 
 
@@ -482,12 +560,26 @@ def test_ssd_works_chunk_by_chunk():
         f"is a matrix of all {n} × {n} pairs; one of 24 × 24 has "
         f"{8 * 24 * 24:,}. Hand the state from chunk to chunk instead."
     )
-    with Watch() as seen:
-        got = ssd_chunked(*given, chunk=200)
-    calls = sum(seen.calls.values())
-    assert calls < n, (
-        f"This calls {calls} of PyTorch's operators for 3 chunks of 200 "
-        "tokens: it goes through the tokens one by one. Within a chunk, use "
-        "matrix products."
+    few = []  # how many calls, and the largest tensor
+    for chunk in (10, 50):
+        with Watch() as seen:
+            ssd_chunked(*given, chunk=chunk)
+        few.append((sum(seen.calls.values()), seen.largest))
+    # Small tensors, as of a loop over tokens, say nothing here.
+    assert few[0] != few[1] or few[0][1] <= 8 * n * 2 * 3, (
+        "This works the same with chunks of 10 and of 50: it calls "
+        f"{few[0][0]} operators, and the largest tensor has {few[0][1]:,} "
+        "bytes. Cut the text into chunks of the size that is asked for."
+    )
+    calls = []
+    for chunk in (50, 200):
+        part = [v[:, : 3 * chunk] for v in given]
+        with Watch() as seen:
+            got = ssd_chunked(*part, chunk)
+        calls.append(sum(seen.calls.values()))
+    assert calls[1] < 2 * calls[0], (
+        f"This calls {calls[0]} of PyTorch's operators for 3 chunks of 50 "
+        f"tokens and {calls[1]} for 3 of 200: it goes through the tokens one "
+        "by one. Within a chunk, use matrix products."
     )
     _assert_pair(got, right, SCANNED, f" of {n} tokens")

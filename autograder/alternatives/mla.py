@@ -12,6 +12,8 @@ def gqa_by_einsum(q, k, v, mask=None):
     """Give the group a dimension of its own, and name all of them."""
     batch, n_heads, n_queries, width = q.shape
     n_shared = k.size(1)
+    if n_heads % n_shared != 0:
+        raise ValueError("some heads would have no group")
     grouped = q.view(batch, n_shared, n_heads // n_shared, n_queries, width)
     scores = torch.einsum("bgrtd,bgsd->bgrts", grouped, k) * width**-0.5
     scores = scores.flatten(1, 2)
@@ -25,6 +27,8 @@ def gqa_by_einsum(q, k, v, mask=None):
 
 def gqa_by_sdpa(q, k, v, mask=None):
     """Let PyTorch share the heads."""
+    if q.shape[1] % k.shape[1]:
+        raise ValueError("PyTorch would raise a RuntimeError")
     return F.scaled_dot_product_attention(q, k, v, mask, enable_gqa=True)
 
 

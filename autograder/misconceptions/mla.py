@@ -1,5 +1,7 @@
 """Mistakes of chapter 09, *Sharing and compressing*."""
 
+from numbers import Integral
+
 import torch
 
 from autograder.misconceptions import Mistake
@@ -79,12 +81,13 @@ def probe_mha_to_gqa(mha_to_gqa, seed):
 def probe_multi_head_latent_attention(latent_attention, seed):
     """Compress a few tokens, near and far, then attend."""
 
-    def built():
+    def built(larger=1.0):
         layer = latent_attention(6, 2, **SIZES).double()
         state = {
             name: 0.7 * _normal(seed + i, *value.shape)
             for i, (name, value) in enumerate(layer.state_dict().items())
         }
+        state["q_b_proj.weight"] *= larger
         layer.load_state_dict(state, strict=False)
         return layer
 
@@ -93,9 +96,21 @@ def probe_multi_head_latent_attention(latent_attention, seed):
         positions = torch.arange(start, start + n_tokens)
         inputs = {"compress": "", "x": x, "positions": positions}
         yield inputs, lambda x=x, p=positions: built().compress(x.clone(), p)
+    x, positions = _normal(seed + 50, 1, 3, 6), torch.tensor([4, 6, 9])
+    inputs = {"compress": "", "x": x, "positions": positions}
+    yield inputs, lambda: built().compress(x.clone(), positions)
     for shape in ((1, 1, 6), (1, 2, 6), (2, 5, 6)):
-        x = _normal(seed + 60, *shape)
-        yield {"forward": "", "x": x}, lambda x=x: built()(x.clone())
+        y = _normal(seed + 60, *shape)
+        yield {"forward": "", "x": y}, lambda y=y: built()(y.clone())
+    inputs = {"forward": "", "x": x, "looked at": "a second text's output"}
+    yield inputs, lambda: _second(built(), x)
+    inputs = {"forward": "", "x": x, "queries": "100 times as large"}
+    yield inputs, lambda: built(100.0)(x.clone())
+
+
+def _second(layer, x):
+    layer(1.0 - x)
+    return layer(x.clone())
 
 
 def probe_absorbed_decode(absorbed_decode, seed):
@@ -129,6 +144,15 @@ def probe_absorbed_decode(absorbed_decode, seed):
         large,
         lambda: _largest(lambda: absorbed_decode(*large.values()), *limits),
     )
+    wide = drawn(2, 300, 64, 2, 4, 64)
+    limit = 2 * wide["cache"].numel() * 8
+    yield (
+        wide,
+        lambda: _largest(lambda: absorbed_decode(*wide.values()), limit),
+    )
+    sharp = drawn(2, 4, 3, 2, 5, 4)
+    sharp["q_nope"] = 3_000 * sharp["q_nope"]
+    yield sharp, lambda: absorbed_decode(*sharp.values())
 
 
 def probe_mla_cache_bytes(mla_cache_bytes, seed):
@@ -152,6 +176,11 @@ def probe_mla_cache_bytes(mla_cache_bytes, seed):
             dict(zip(names, sizes, strict=True)),
             lambda sizes=sizes: mla_cache_bytes(*sizes),
         )
+    inputs = dict(zip(names, sizes, strict=True))
+    yield (
+        inputs | {"looked at": "are these whole numbers"},
+        lambda: [isinstance(n, Integral) for n in mla_cache_bytes(*sizes)],
+    )
 
 
 PROBES = {
@@ -216,6 +245,15 @@ def _copy_cache(q_nope, q_rope, cache, kv_b):
     weights = (scores / (nope + q_rope.shape[-1]) ** 0.5).softmax(-1)
     read = weights @ cache[:, None, :, : kv_b.shape[1]]  # (B, H, 1, L)
     return (read @ per_head[:, nope:].mT)[:, :, 0]
+
+
+def _head_by_head(q_nope, q_rope, cache, kv_b):
+    """Make the keys and values of one head at a time."""
+    n_heads, outputs = q_nope.shape[1], []
+    for h, rows in enumerate(kv_b.chunk(n_heads)):
+        part = (q_nope[:, h : h + 1], q_rope[:, h : h + 1], cache, rows)
+        outputs.append(_expand_cache(*part))
+    return torch.cat(outputs, 1)
 
 
 _SHARE = "rows = q.reshape(batch, n_shared, -1, width)"
@@ -509,6 +547,18 @@ MISTAKES = {
             "test_compress_keeps_what_deepseek_keeps",
         ),
         Mistake(
+            "positions counted on from the first",
+            "You count on from the first position in compress. The tokens "
+            "need not be neighbours: use each position that is given.",
+            {
+                "rotate_pairs(rope_key, positions)": (
+                    "rotate_pairs(rope_key, "
+                    "positions[0] + torch.arange(x.shape[1]))"
+                )
+            },
+            "test_compress_keeps_what_deepseek_keeps",
+        ),
+        Mistake(
             "RoPE key taken from the front",
             "You take the RoPE key from the front of kv_a_proj_with_mqa's "
             "output. The latent comes first.",
@@ -596,6 +646,33 @@ MISTAKES = {
             "test_latent_attention_hides_the_future",
         ),
         Mistake(
+            "masked with −50",
+            "You hide the future with −50 or so. Where the scores of what "
+            "came before are lower, the future wins: only −∞ gives a weight "
+            "of exactly 0.",
+            {
+                "output, _ = attention(q, k, v, mask)": (
+                    "output = softmax(attention_scores(q, k) - 50.0 * ~mask) "
+                    "@ v"
+                )
+            },
+            "test_latent_attention_hides_the_future",
+        ),
+        Mistake(
+            "an old text's cache",
+            "You keep the cache in the layer, and use it again for another "
+            "text of the same size. Compress each text that comes.",
+            {
+                "cache = self.compress(x, positions)": (
+                    "old = getattr(self, 'kept', x[:0])\n"
+                    "        if old.shape[:2] != x.shape[:2]:\n"
+                    "            self.kept = self.compress(x, positions)\n"
+                    "        cache = self.kept"
+                )
+            },
+            "test_latent_attention_equals_deepseek",
+        ),
+        Mistake(
             "merged without a transpose",
             "Your heads are joined by a plain reshape. Use merge_heads.",
             {
@@ -634,6 +711,14 @@ MISTAKES = {
             "to the other side of the dot product: bring the query to the "
             "latents.",
             _expand_cache,
+            "test_absorbed_holds_the_latents_only",
+        ),
+        Mistake(
+            "makes each head's keys and values in turn",
+            "Your numbers are right, but you make the keys and values of "
+            "every head, one head after the other. That saves memory, but no "
+            "work. Bring the query to the latents instead.",
+            _head_by_head,
             "test_absorbed_holds_the_latents_only",
         ),
         Mistake(
@@ -750,6 +835,18 @@ MISTAKES = {
             "budget among the tokens.",
             {
                 "q_rope.shape[-1]))": "q_rope.shape[-1]), 1)",
+            },
+            "test_absorbed_equals_naive",
+        ),
+        Mistake(
+            "no maximum subtracted",
+            "You take exp of the scores as they are. Large ones overflow: "
+            "subtract the maximum first, as softmax does.",
+            {
+                _SCALED: (
+                    "e = (scores / math.sqrt(nope + q_rope.shape[-1])).exp()\n"
+                    "    weights = e / e.sum(-1, keepdim=True)"
+                )
             },
             "test_absorbed_equals_naive",
         ),

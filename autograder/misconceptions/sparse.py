@@ -71,10 +71,24 @@ def probe_bigbird_mask(bigbird_mask, seed):
     )
     many = {"n_tokens": 120, "block": 1, "seed": seed}
     yield many, lambda: _scatter(bigbird_mask, seed)
+    yield (
+        {"n_tokens": 120, "block": 1, "looked at": "the same mask again"},
+        lambda: bool((bigbird_mask(120, 1) == bigbird_mask(120, 1)).all()),
+    )
+    inputs = {"n_tokens": 40, "block": 1, "n_random": 2, "seed": seed}
+    yield (
+        inputs | {"looked at": "more neighbours than not"},
+        lambda: _neighbours(bigbird_mask(40, 1, 1, 2, seed)),
+    )
 
 
 def _reference_blocks(n_tokens, block, n_global):
     return bigbird_mask(n_tokens, block, n_global, 0)[::block, ::block]
+
+
+def _neighbours(mask):
+    new = mask & ~_reference_blocks(40, 1, 1)
+    return int((new[:, 1:] & new[:, :-1]).sum()) > 20  # of 39 blocks
 
 
 def _whole(mask, block):
@@ -121,6 +135,15 @@ def probe_sliding_window_attention(sliding_window_attention, seed):
     poisoned[1][128] = poisoned[2][128] = math.nan
     inputs = dict(zip("qkv", poisoned, strict=True)) | {"window": 4}
     yield inputs, lambda: sliding_window_attention(*poisoned, 4)[160:]
+    short = [_normal(seed + i, 12, 3) for i in range(3)]
+    for at, rows in ((11, slice(0, 8)), (5, slice(9, 12))):
+        near = [x.clone() for x in short]
+        near[1][at] = near[2][at] = math.nan
+        inputs = dict(zip("qkv", near, strict=True)) | {"window": 2}
+        yield (
+            inputs | {"looked at": f"rows {rows.start} to {rows.stop - 1}"},
+            lambda x=near, r=rows: sliding_window_attention(*x, 2)[r],
+        )
 
     def largest():
         with Watch() as seen:
@@ -183,6 +206,12 @@ def probe_topk_attention(topk_attention, seed):
     k[2] = v[2] = math.nan
     inputs = {"q": q, "k": k, "v": v, "relevance": relevance, "top_k": 2}
     yield inputs, lambda: topk_attention(q, k, v, relevance, 2)
+    sizes = ((3, 3), (3, 3), (3, 2), (3, 3))
+    drawn = [_normal(seed + i, *size) for i, size in enumerate(sizes)]
+    drawn[3] = 1e12 * drawn[3] - 1e14
+    names = ("q", "k", "v", "relevance")
+    inputs = dict(zip(names, drawn, strict=True)) | {"top_k": 2}
+    yield inputs, lambda: topk_attention(*drawn, 2)
 
 
 PROBES = {
@@ -236,6 +265,19 @@ def _future_of_the_block(q, k, v, window):
     return torch.cat(outputs, -2)
 
 
+def _rolled(q, k, v, window):
+    n_queries, n_keys = q.shape[-2], k.shape[-2]
+    places = torch.arange(n_keys - n_queries, n_keys)
+    scores, values = [], []
+    for back in range(min(window, n_keys)):
+        keys = torch.roll(k, back, -2)[..., places, :]
+        score = (q * keys).sum(-1) / math.sqrt(q.shape[-1])
+        scores.append(score.masked_fill(places < back, -INF))
+        values.append(torch.roll(v, back, -2)[..., places, :])
+    weights = torch.stack(scores, -1).softmax(-1)
+    return (weights[..., None] * torch.stack(values, -2)).sum(-2)
+
+
 def _last_block_lost(q, k, v, window):
     whole = _under_the_whole_mask(q, k, v, window)
     n = q.shape[-2] // window * window
@@ -275,6 +317,25 @@ def _random_past(n_tokens, block, n_global=1, n_random=1, seed=0):
     picked = torch.zeros_like(seen).scatter(1, drawn, True) & (lots < 2)
     of_block = torch.arange(n_tokens) // block
     return (seen | picked)[of_block][:, of_block]
+
+
+def _zero_is_no_seed(n_tokens, block, n_global=1, n_random=1, seed=0):
+    seed = seed or int(torch.randint(2**31, ()))
+    return bigbird_mask(n_tokens, block, n_global, n_random, seed)
+
+
+def _run_of_neighbours(n_tokens, block, n_global=1, n_random=1, seed=0):
+    n_blocks = -(-n_tokens // block)
+    seen = bigbird_mask(n_blocks, 1, n_global, 0)
+    generator = torch.Generator().manual_seed(seed)
+    for row in seen:
+        left = (~row).nonzero().flatten()
+        if len(left):
+            first = torch.randint(len(left), (1,), generator=generator)
+            run = first + torch.arange(min(n_random, len(left)))
+            row[left[run % len(left)]] = True
+    of_block = torch.arange(n_tokens) // block
+    return seen[of_block][:, of_block]
 
 
 def _random_tokens(n_tokens, block, n_global=1, n_random=1, seed=0):
@@ -742,6 +803,20 @@ MISTAKES = {
             _never_twice,
             _RANDOM,
         ),
+        Mistake(
+            "seed 0 taken for none",
+            "You take a seed of 0 for no seed, and draw anew each time. 0 is "
+            "a seed like any other: ask `is None`, or nothing at all.",
+            _zero_is_no_seed,
+            _RANDOM,
+        ),
+        Mistake(
+            "a run of neighbours",
+            "You draw where the random blocks of a block begin, and take "
+            "neighbours from there on. Draw each of them.",
+            _run_of_neighbours,
+            _RANDOM,
+        ),
     ],
     "sliding_window_attention": [
         Mistake(
@@ -758,6 +833,27 @@ MISTAKES = {
             "keys. Memory is small, but the work is still T × S: cut the "
             "keys, too.",
             _chunks_of_all_keys,
+            "test_window_attention_never_looks_far",
+        ),
+        Mistake(
+            "chunks wider than the window",
+            "You take more than a window of queries at a time: the last of "
+            "them is scored against keys two windows and more before it. "
+            "Take `window` queries at a time.",
+            {
+                "range(0, n_queries, window)": (
+                    "range(0, n_queries, 3 * window)"
+                ),
+                "start : start + window,": "start : start + 3 * window,",
+            },
+            "test_window_attention_never_looks_far",
+        ),
+        Mistake(
+            "rolled round the ends",
+            "You shift the keys by `roll`, which brings the last ones to the "
+            "front: the first queries are scored against them, and a weight "
+            "of 0 doesn't undo a NaN. Cut slices, or pad with zeros.",
+            _rolled,
             "test_window_attention_never_looks_far",
         ),
         Mistake(
@@ -1023,6 +1119,16 @@ MISTAKES = {
                 "relevance.masked_fill(~past, -torch.inf)": (
                     "relevance.masked_fill(~past, 0.0)"
                 )
+            },
+            _FUTURE,
+        ),
+        Mistake(
+            "future hidden by a large number",
+            "You hide the future by a large negative number. Relevance may "
+            "be lower still, and then the future is picked: use −∞.",
+            {
+                "masked_fill(~past, -torch.inf)": "masked_fill(~past, -1e9)",
+                "best > -torch.inf": "best > -1e9",
             },
             _FUTURE,
         ),

@@ -60,6 +60,7 @@ def probe_discretize(discretize, seed):
         (normal(2, 3).exp(), -normal(3, 4).exp(), normal(2, 4)),
         (2 * one, torch.zeros(1, 2, dtype=torch.float64), normal(2)),
         (one, torch.full((1, 2), -1e-13, dtype=torch.float64), normal(2)),
+        (one, torch.full((1, 2), -5e-5, dtype=torch.float64), 1 + one),
     ):
         inputs = {"delta": delta, "a": a, "b": b}
         yield inputs, lambda x=(delta, a, b): discretize(*_copies(x))
@@ -132,6 +133,9 @@ def probe_selective_scan(selective_scan, seed):
         inputs | {"state": state},
         lambda: selective_scan(*_copies((*given, state))),
     )
+    fast = list(_scan_inputs(normal, 1, 400, 1, 1))
+    fast[1], fast[2] = fast[1] + 0.5, torch.full_like(fast[2], -4.0)
+    yield {"T": 400, "a": -4.0}, lambda: selective_scan(*_copies(fast))
 
 
 def _weights(normal, d_model, d_state, d_conv):
@@ -214,6 +218,18 @@ def probe_ssd_chunked(ssd_chunked, seed):
     given = (x, 900 * log_a, b, c)
     inputs = dict(zip(names, given, strict=True)) | {"chunk": 3}
     yield inputs, lambda: ssd_chunked(*_copies(given), 3)
+    ones = torch.ones(1, 640, 1)
+    log_a = -0.01 * ones
+    log_a[:, :512] = -500.0
+    right = sum(math.exp(-0.01 * t) for t in range(129))
+
+    def keeps_digits():
+        """Say whether the last state is right to a part in 5,000."""
+        given = (ones[..., None], log_a, ones, ones)
+        state = ssd_chunked(*_copies(given), 16)[1]
+        return abs(float(state.sum()) - right) < right / 5_000
+
+    yield {"log_a": "512 times -500, then 128 times -0.01"}, keeps_digits
     long = draw(1, 400, 1, 2, 3)
     for chunk in (20, 200):
         yield (
@@ -275,6 +291,16 @@ def _reads_before(u, delta, a, b, c, d, state=None):
         step = delta[:, t, :, None]
         h = (step * a).exp() * h + step * u[:, t, :, None] * b[:, t, None]
     return torch.stack(outputs, 1), h
+
+
+def _by_running_sums(u, delta, a, b, c, d, state=None):
+    """Undo the decay of every input, add up, and decay again."""
+    total = (delta[..., None] * a).cumsum(1)  # (B, T, E, N)
+    x = (delta * u)[..., None] * b[..., None, :]
+    states = total.exp() * ((-total).exp() * x).cumsum(1)
+    if state is not None:
+        states = states + total.exp() * state[:, None]
+    return (states * c[..., None, :]).sum(-1) + d * u, states[:, -1]
 
 
 def _one_by_one(a, x):
@@ -410,6 +436,18 @@ MISTAKES = {
             {
                 _MEAN: "mean = torch.expm1(x) / x",
                 "mean = mean.masked_fill(x == 0, 1.0)  # the limit": "",
+            },
+            "test_discretize_of_slow_decay",
+        ),
+        Mistake(
+            "the limit too early",
+            "You take the limit Δ·b already where x = Δ·a is small. It is "
+            "right at 0 alone: at −0.0001 it is off by the fifth digit. "
+            "torch.expm1(x) / x needs no threshold.",
+            {
+                "mean.masked_fill(x == 0, 1.0)": (
+                    "mean.masked_fill(x.abs() < 1e-4, 1.0)"
+                )
             },
             "test_discretize_of_slow_decay",
         ),
@@ -675,6 +713,14 @@ MISTAKES = {
             "test_selective_scan_goes_on",
         ),
         Mistake(
+            "divides by what is kept",
+            "You divide by the product of all decays, or multiply by exp of "
+            "a running sum. After some hundred tokens that forget fast it is "
+            "0 or infinite, and the state NaN. Decay from token to token.",
+            _by_running_sums,
+            "test_selective_scan_equals_transformers",
+        ),
+        Mistake(
             "all states",
             "You return the states after all tokens. Return the last one: it "
             "is all that is needed to go on, and that it is small is the "
@@ -889,6 +935,20 @@ MISTAKES = {
                 _KEPT: (
                     "(total.exp()[..., :, None] / total.exp()[..., None, :])"
                     ".masked_fill(future, 0.0)"
+                )
+            },
+            "test_ssd_survives_strong_decay",
+        ),
+        Mistake(
+            "one running sum for the whole text",
+            "Your running sum of log_a goes through the whole text. Where "
+            "much was forgotten long ago it is huge, and the digits of what "
+            "comes later are rounded off. Begin anew in each chunk.",
+            {
+                "total = log_a[:, part].cumsum(1).mT": (
+                    "total = log_a.cumsum(1)\n"
+                    "        start = total[:, :first][:, -1:].sum(1, True)\n"
+                    "        total = (total[:, part] - start).mT"
                 )
             },
             "test_ssd_survives_strong_decay",
