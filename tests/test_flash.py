@@ -293,6 +293,13 @@ def test_flash_hides_what_is_hidden():
             when = f" under a mask, with tiles of {block_q} × {block_k}"
             _assert_all_close(got, expected, names, when)
     assert_close(some, kept, "the key mask, which must not change,")
+    one = (q[0, 0], k[0, 0], v[0, 0])
+    left = torch.arange(9) > 4  # hides the first two tiles of keys
+    for causal in (False, True):
+        expected = _expected(*one, causal, left)
+        got = flash_attention(*one, causal, left, block_q=2, block_k=2)
+        when = ", of one text whose first tiles of keys are all hidden,"
+        _assert_all_close(got, expected, names, when)
     ### END HIDDEN TESTS
 
 
@@ -341,6 +348,11 @@ def _assert_tiled(seen, n, block, most):
         f"{size}; {tile}. That is as much as all scores of some queries: tile "
         "the keys as well, by block_k, and carry peak, total and acc along."
     )
+    assert seen.held <= 2 * n * n, (
+        f"No tensor was too large, but you kept {seen.held:,} bytes of them "
+        f"at once; {tile}. That is the matrix in pieces: let go of a tile's "
+        "scores and weights before the next tile."
+    )
 
 
 def _assert_few_calls(seen, n, n_tiles):
@@ -351,6 +363,32 @@ def _assert_few_calls(seen, n, n_tiles):
         "works query by query, or key by key. Then all keys are read from "
         "the slow memory for every single query. Take block_q queries and "
         "block_k keys at a time."
+    )
+
+
+def _assert_blocks(answer, *given):
+    """Assert that tiles have block_q queries and block_k keys.
+
+    A few keys in a tile, then a few queries: there are more queries than
+    keys, so the second way takes more tiles.
+    """
+    calls = []
+    for block_q, block_k in ((200, 2), (2, 200)):
+        with Watch() as seen:
+            answer(*given, block_q=block_q, block_k=block_k)
+        assert seen.largest <= 20_000, (
+            f"With block_q = {block_q} and block_k = {block_k}, 200 queries "
+            "and 40 keys, the largest tensor that was made has "
+            f"{seen.largest:,} bytes: that is no tile of block_q queries and "
+            "block_k keys."
+        )
+        calls.append(sum(seen.calls.values()))
+    assert max(calls) < 100 or calls[0] < calls[1], (  # numpy has no calls
+        "Your tiles don't have block_q queries and block_k keys: with 200 "
+        "queries and 40 keys, tiles of 200 × 2 are 20 and tiles of 2 × 200 "
+        f"are 100, but this calls {calls[0]:,} of PyTorch's operators for "
+        f"the former and {calls[1]:,} for the latter. Do you take block_q "
+        "for queries, and block_k for keys?"
     )
 
 
@@ -374,6 +412,9 @@ def test_flash_never_holds_the_matrix():
     _assert_few_calls(seen, 400, 4)
     own = [name for name in seen.calls if "attention" in name]
     assert not own, "This calls PyTorch's own attention."
+    q = torch.randn(200, 3, dtype=torch.float64)
+    k, v = torch.randn(2, 40, 3, dtype=torch.float64)
+    _assert_blocks(flash_attention, q, k, v)
     ### END HIDDEN TESTS
 
 
@@ -454,9 +495,10 @@ def test_flash_backward_hides_what_is_hidden():
         (q, k[:, :4], v[:, :4], True),  # T > S: the first two see nothing
         (q, k, v, False, nothing),
         (q[:, :3], k, v, True),
+        (q[0], k[0], v[0], False, padded[0]),  # the first keys are hidden
     ):
         given, expected = _backward_case(*args)
-        for block_q, block_k in ((4, 5), (1, 3), (64, 64)):
+        for block_q, block_k in ((4, 5), (1, 3), (2, 2), (64, 64)):
             grads = flash_attention_backward(
                 *given, *args[3:], block_q=block_q, block_k=block_k
             )
@@ -483,6 +525,10 @@ def test_flash_backward_never_holds_the_matrix():
     with Watch() as seen:
         flash_attention_backward(*given, block_q=200, block_k=200)
     _assert_few_calls(seen, 400, 4)
+    long = torch.randn(200, 3, dtype=torch.float64)
+    short = torch.randn(2, 40, 3, dtype=torch.float64)
+    given, _ = _backward_case(long, *short)
+    _assert_blocks(flash_attention_backward, *given)
     ### END HIDDEN TESTS
 
 

@@ -47,6 +47,14 @@ def test_pairs_that_a_causal_mask_leaves():
     assert_same(pairs, 5_000_050_000, f"{what} 100,000 tokens")
     pairs = attention_pairs(1, 1_048_576, causal=True)
     assert_same(pairs, 1_048_576, f"{what} the last of 1,048,576 tokens")
+    try:
+        attention_pairs(5, 3, causal=True)
+    except ValueError:
+        return
+    raise AssertionError(
+        "attention_pairs(5, 3, causal=True) should raise a ValueError: 5 "
+        "queries can't be the last of 3 keys."
+    )
     ### END HIDDEN TESTS
 
 
@@ -297,8 +305,9 @@ def _assert_small(q, k, v, mask, chunk):
     )
     assert seen.held <= matrix // 4, (
         f"{case}, no tensor was too large, but you kept {seen.held:,} bytes "
-        f"of them at once. All T × S scores are {matrix:,}: let go of a "
-        "chunk's weights before the next."
+        f"of them at once. All T × S scores are {matrix:,}: either a chunk "
+        f"has more than {chunk} queries, or you don't let go of a chunk's "
+        "weights before the next."
     )
 
 

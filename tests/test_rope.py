@@ -163,6 +163,13 @@ def test_table_of_given_positions():
     expected = [x.float() for x in _table(inv_freq, torch.arange(4, 9))]
     got = rotary_table(inv_freq.float(), torch.arange(4, 9))
     _assert_pair(got, expected, TABLE, " in float32")
+    expected = [x.float() for x in _table(inv_freq, positions)]
+    got = rotary_table(inv_freq.float(), positions)
+    when = " of float32 frequencies at float64 positions"
+    _assert_pair(got, expected, TABLE, when)
+    got = rotary_table(inv_freq, positions.float())
+    when = " of float64 frequencies at float32 positions"
+    _assert_pair(got, _table(inv_freq, positions), TABLE, when)
     ### END HIDDEN TESTS
 
 
@@ -182,6 +189,10 @@ def test_table_far_out():
     expected = _table(inv_freq, positions)
     got = rotary_table(inv_freq, positions)
     _assert_pair(got, expected, TABLE, " at positions up to a million")
+    positions = torch.tensor([1_000.3, 4_095.5], dtype=torch.float64)
+    expected = _table(inv_freq, positions)
+    got = rotary_table(inv_freq, positions)
+    _assert_pair(got, expected, TABLE, " at positions 1,000.3 and 4,095.5")
     ### END HIDDEN TESTS
 
 
@@ -261,6 +272,10 @@ def test_rope_keeps_the_dtype():
         got = apply_rope(*low, cos.float(), sin.float())
         _assert_pair(got, expected, ROTATED, f" of {dtype}", tolerance)
     ### BEGIN HIDDEN TESTS
+    expected = right[0].bfloat16(), right[1].float()
+    got = apply_rope(q.bfloat16(), k.float(), cos.float(), sin.float())
+    when = " of a bfloat16 q and a float32 k"
+    _assert_pair(got, expected, ROTATED, when, 0.05)
     leaves = [x.clone().requires_grad_() for x in (q, k)]
     rotated = [_rotated(x, cos, sin) for x in leaves]
     loss = (rotated[0] * rotated[1][:, :1]).sum()

@@ -227,6 +227,10 @@ def test_bpe_decode_gives_back_the_text():
     for text in [*HOSTILE.values(), "a" * 100_000]:
         got = bpe_decode(library.encode(text).ids, list(merges))
         assert_text(got, text, "the decoded text")
+    for text in ("\ufeffa", "\ufeff\ufeff"):
+        got = bpe_decode(ids_of(text), [])
+        what = "the decoded text, which begins with U+FEFF,"
+        assert_text(got, text, what)
     library = train_library("".join(HOSTILE.values()), 300)
     merges = merges_of(library)
     for name, text in HOSTILE.items():
@@ -300,6 +304,13 @@ def test_fit_window_keeps_the_newest():
     kept = fit_window(deepcopy(chat[:1]), 5, 0, count_words)
     assert_same(kept, chat[:1], "what is kept of a system message alone")
     assert_same(fit_window([], 5, 0, count_words), [], "what is kept of []")
+    sizes = dict(zip(TALK, (1, 1, 1, 9, 1, 1), strict=True))
+    kept = fit_window(chat, 8, 0, lambda message: sizes[message["content"]])
+    assert_same(
+        kept,
+        [chat[0], *chat[4:]],
+        "what is kept of 8 tokens, where count says 9 for three words,",
+    )
     ### END HIDDEN TESTS
 
 

@@ -35,17 +35,18 @@ def probe_merge_attention(merge_attention, seed):
     """Merge one number each, then small, large and empty sets."""
     names = ("output_a", "lse_a", "output_b", "lse_b")
     one = (
-        torch.tensor([[1.0]]),
-        torch.tensor([0.0]),
-        torch.tensor([[3.0]]),
-        torch.tensor([math.log(3.0)]),
+        torch.tensor([[1.0]]).double(),
+        torch.tensor([0.0]).double(),
+        torch.tensor([[3.0]]).double(),
+        torch.tensor([3.0]).double().log(),
     )
     q, k, v = _normal(seed, 2, 3), _normal(seed + 1, 5, 3), _normal(seed, 5, 2)
     drawn = (*_attend(q, k[:2], v[:2]), *_attend(q, k[2:], v[2:]))
     large = (one[0], one[1] + 1e4, one[2], one[3] + 1e4)
-    nothing = torch.full((1,), -INF)
-    half = (one[0], one[1], torch.zeros(1, 1), nothing)
-    empty = (torch.zeros(1, 1), nothing, torch.zeros(1, 1), nothing)
+    nothing = torch.full((1,), -INF, dtype=torch.float64)
+    zero = torch.zeros(1, 1, dtype=torch.float64)
+    half = (one[0], one[1], zero, nothing)
+    empty = (zero, nothing, zero, nothing)
     for case in (one, drawn, large, half, empty):
         inputs = dict(zip(names, case, strict=True))
         yield inputs, lambda case=case: merge_attention(*_copies(case))
@@ -102,10 +103,12 @@ def _how(call, n):
         call()
     if any("attention" in name for name in seen.calls):
         return "by PyTorch's own attention"
-    if seen.largest >= n * n:
+    if seen.largest >= 8 * n * n:
         return "with a matrix of all pairs"
     if seen.largest > 4 * 8 * n * 3:
         return "with all scores of some queries"
+    if seen.held > 4 * n * n:
+        return "with the matrix in pieces"
     return "by tiles"
 
 
@@ -135,6 +138,7 @@ def probe_flash_attention(flash_attention, seed):
         (long, _tiles(2, 6) | {"causal": True}),
         (long, _tiles(4, 6) | {"key_mask": some}),
         (long, _tiles(2, 2) | {"key_mask": some}),
+        (long, _tiles(2, 2) | {"key_mask": some.roll(2)}),
         (long, _tiles(2, 2) | {"key_mask": torch.zeros(6) > 0}),
     ):
         inputs = dict(zip("qkv", tensors, strict=True)) | more
@@ -142,19 +146,24 @@ def probe_flash_attention(flash_attention, seed):
             inputs,
             lambda x=tensors, m=more: flash_attention(*_copies(x), **m),
         )
-    n = 160
+    n = 96
     large = _normal(seed, 3, 1, 1, n, 3)
     yield (
         {"T = S": n} | _tiles(16, 16),
         lambda: _how(lambda: flash_attention(*large, **_tiles(16, 16)), n),
     )
+    few = [large[0], large[1][..., :40, :], large[2][..., :40, :]]
+    yield (
+        {"T": n, "S": 40} | _tiles(n, 2),
+        lambda: _how(lambda: flash_attention(*few, **_tiles(n, 2)), n),
+    )
 
     def is_quick():
         with Watch() as seen:
-            flash_attention(*large, **_tiles(80, 80))
-        return sum(seen.calls.values()) < 3 * n
+            flash_attention(*large, **_tiles(48, 48))
+        return sum(seen.calls.values()) < 4 * n
 
-    yield {"T = S": n} | _tiles(80, 80), is_quick
+    yield {"T = S": n} | _tiles(48, 48), is_quick
 
 
 def probe_flash_attention_backward(flash_attention_backward, seed):
@@ -192,7 +201,7 @@ def probe_flash_attention_backward(flash_attention_backward, seed):
     ):
         inputs = dict(zip(names, tensors, strict=True)) | more
         yield inputs, lambda x=tensors, m=more: backward(*x, **m)
-    n = 160
+    n = 96
     large = case(n, n, 3)
     yield (
         {"T = S": n} | _tiles(16, 16),
@@ -214,6 +223,10 @@ def probe_hbm_bytes(hbm_bytes, seed):
     yield (
         {"n_queries": 2, "n_keys": 2, "width": 1, "block_q": 2},
         lambda: hbm_bytes(2, 2, 1, 2),
+    )
+    yield (
+        {"n_queries": 2, "n_keys": 2, "asked for": "the types"},
+        lambda: [type(n).__name__ for n in hbm_bytes(2, 2, 1, 2, 1)],
     )
 
 
@@ -275,6 +288,38 @@ def _chunked(q, k, v, causal=False, key_mask=None, block_q=64, block_k=64):
     )
 
 
+def _in_pieces(q, k, v, causal=False, key_mask=None, block_q=64, block_k=64):
+    offset = k.shape[-2] - q.shape[-2]
+    outputs, lses = [], []
+    kept = []  # of all tiles
+    for top in range(0, q.shape[-2], block_q):
+        tiles = []
+        for left in range(0, k.shape[-2], block_k):
+            keys = slice(left, left + block_k)
+            tiles.append(
+                tile_scores(
+                    q[..., top : top + block_q, :],
+                    k[..., keys, :],
+                    top + offset,
+                    left,
+                    causal,
+                    None if key_mask is None else key_mask[..., keys],
+                )
+            )
+        kept.append(tiles)
+        lse = torch.stack([tile.logsumexp(-1) for tile in tiles]).logsumexp(0)
+        finite = lse.masked_fill(lse == -INF, 0.0)[..., None]
+        values = v.split(block_k, -2)
+        outputs.append(
+            sum(
+                (tile - finite).exp() @ value
+                for tile, value in zip(tiles, values, strict=True)
+            )
+        )
+        lses.append(lse)
+    return torch.cat(outputs, -2), torch.cat(lses, -1)
+
+
 def _query_by_query(
     q, k, v, causal=False, key_mask=None, block_q=64, block_k=64
 ):
@@ -329,6 +374,9 @@ _RAGGED_QUERIES = {
         "range(0, n_queries - block_q + 1, block_q)"
     )
 }
+_STOPS = """            if (scores == -math.inf).all():
+                break
+"""
 _NO_KEY_MASK = {"None if key_mask is None else key_mask[..., keys]": "None"}
 _NOT_CAUSAL = {
     "left,\n                causal,": "left,\n                False,"
@@ -692,6 +740,18 @@ MISTAKES = {
             "test_flash_hides_what_is_hidden",
         ),
         Mistake(
+            "stops at a hidden tile",
+            "You stop at the first tile of keys that is all hidden. Padding "
+            "may stand on the left: leave that tile out by continue, not by "
+            "break.",
+            {
+                "            peak, total, acc = online_softmax(": (
+                    f"{_STOPS}            peak, total, acc = online_softmax("
+                )
+            },
+            "test_flash_hides_what_is_hidden",
+        ),
+        Mistake(
             "0/0 for a query that sees nothing",
             "A query that sees nothing has a total of 0, and 0/0 is NaN. Its "
             "output is zeros.",
@@ -712,6 +772,24 @@ MISTAKES = {
             "at once: the fast memory must then be as wide as the text. Tile "
             "the keys as well.",
             _chunked,
+            "test_flash_never_holds_the_matrix",
+        ),
+        Mistake(
+            "the matrix in pieces",
+            "Each of your tensors is a tile, but you keep the scores of all "
+            "tiles at once: together they are the matrix. Use a tile's "
+            "scores and let them go before the next.",
+            _in_pieces,
+            "test_flash_never_holds_the_matrix",
+        ),
+        Mistake(
+            "block_k ignored",
+            "Your tiles of keys are as large as block_q says. They have "
+            "block_k keys.",
+            {
+                "range(0, n_keys, block_k)": "range(0, n_keys, block_q)",
+                "left + block_k": "left + block_q",
+            },
             "test_flash_never_holds_the_matrix",
         ),
         Mistake(
@@ -858,6 +936,18 @@ MISTAKES = {
             "test_flash_backward_hides_what_is_hidden",
         ),
         Mistake(
+            "stops at a hidden tile",
+            "You stop at the first tile whose scores are all hidden. The "
+            "tiles after it may be seen: leave that one out by continue, not "
+            "by break.",
+            {
+                "            weights = (scores - finite": (
+                    f"{_STOPS}            weights = (scores - finite"
+                )
+            },
+            "test_flash_backward_hides_what_is_hidden",
+        ),
+        Mistake(
             "untiled",
             "Right, but by the matrix of all pairs. Compute the weights of a "
             "tile again from its scores and the LSE, use them, and let them "
@@ -877,6 +967,16 @@ MISTAKES = {
                 )
             },
             "test_hbm_bytes_of_a_ragged_tile",
+        ),
+        Mistake(
+            "one tile too many",
+            "You count one tile more than there are where block_q divides "
+            "the queries: n // block_q + 1 rounds up only where something is "
+            "left over.",
+            {
+                "math.ceil(n_queries / block_q)": "n_queries // block_q + 1",
+            },
+            "test_hbm_bytes_by_hand",
         ),
         Mistake(
             "a fraction of a tile",

@@ -24,6 +24,10 @@ def probe_attention_pairs(attention_pairs, seed):
     for t, s in ((1, 1), (2, 2), (4, 4), (2, 5), (3, 4)):
         inputs = {"n_queries": t, "n_keys": s, "causal": True}
         yield inputs, lambda t=t, s=s: attention_pairs(t, s, True)
+    yield (
+        {"n_queries": 2, "n_keys": 2, "asked for": "the type"},
+        lambda: type(attention_pairs(2, 2)).__name__,
+    )
 
 
 def probe_score_bytes(score_bytes, seed):
@@ -113,6 +117,13 @@ def probe_chunked_attention(chunked_attention, seed):
 
     yield long | {"mask": None}, lambda: held(None)
     yield long | {"mask": everyone}, lambda: held(everyone)
+
+    def is_small():
+        with Watch() as seen:
+            chunked_attention(q, k, v, chunk=80)
+        return seen.largest < 80 * 320 * 8 // 2
+
+    yield {"T = S": 320, "chunk": 80, "asked for": "much less"}, is_small
 
 
 PROBES = {
@@ -623,6 +634,18 @@ MISTAKES = {
             "test_chunks_never_hold_the_matrix",
         ),
         Mistake(
+            "number of chunks",
+            "You cut the queries into `chunk` chunks, as torch.chunk does. "
+            "`chunk` is how many queries a chunk has: torch.split takes "
+            "that.",
+            {
+                "outputs = []": (
+                    "outputs, chunk = [], math.ceil(n_queries / chunk)"
+                )
+            },
+            "test_chunks_never_hold_the_matrix",
+        ),
+        Mistake(
             "PyTorch's own attention",
             "This calls PyTorch's own attention. It does without the matrix, "
             "but the exercise is to see how.",
@@ -666,6 +689,20 @@ MISTAKES = {
             "query spends its budget once a chunk. Cut the queries: each has "
             "its keys together.",
             _by_chunks_of_keys(average=False),
+            "test_chunks_equal_attention",
+        ),
+        Mistake(
+            "output as wide as q",
+            "Your output is as wide as the queries, D. It is as wide as the "
+            "values, E.",
+            {
+                "outputs = []": "output = torch.zeros_like(q)",
+                "outputs.append(attention(q[..., rows, :], k, v, part)[0])": (
+                    "output[..., rows, :] = attention("
+                    "q[..., rows, :], k, v, part)[0]"
+                ),
+                "return torch.cat(outputs, dim=-2)": "return output",
+            },
             "test_chunks_equal_attention",
         ),
         Mistake(

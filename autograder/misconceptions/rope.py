@@ -47,6 +47,11 @@ def probe_rotary_table(rotary_table, seed):
         {"inv_freq": hands, "positions": one, "asked for": "the dtype"},
         lambda: [str(x.dtype) for x in rotary_table(hands, one)],
     )
+    low, wide = hands.float(), torch.tensor([0.5], dtype=torch.float64)
+    yield (
+        {"inv_freq": low, "float64 positions": wide, "asked for": "the dtype"},
+        lambda: [str(x.dtype) for x in rotary_table(low, wide)],
+    )
 
 
 def probe_apply_rope(apply_rope, seed):
@@ -369,6 +374,27 @@ MISTAKES = {
             "You flatten the positions. Keep their leading dimensions: (..., "
             "T) becomes (..., T, D / 2).",
             {_PLACES: "positions.flatten()[..., None]"},
+            "test_table_of_given_positions",
+        ),
+        Mistake(
+            "lifted by the positions",
+            "Your table of float32 frequencies is float64 where the positions "
+            "are float64. Its dtype is that of inv_freq: take the positions "
+            "to that first.",
+            {"positions[..., None].to(inv_freq)": "positions[..., None]"},
+            "test_table_of_given_positions",
+        ),
+        Mistake(
+            "dtype of the positions",
+            "Where the positions are floats, your table has their dtype. It "
+            "has that of inv_freq: bring the positions to the frequencies' "
+            "dtype, not the other way round.",
+            {
+                "positions[..., None].to(inv_freq) * inv_freq": (
+                    "positions[..., None] * (inv_freq.to(positions) if "
+                    "positions.is_floating_point() else inv_freq)"
+                )
+            },
             "test_table_of_given_positions",
         ),
         Mistake(

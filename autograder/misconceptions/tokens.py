@@ -112,6 +112,18 @@ def probe_fit_window(fit_window, seed):
                 deepcopy(m), w, r, _words
             ),
         )
+    inputs = {
+        "messages": chat[:3],
+        "window": 6,
+        "reserve": 0,
+        "count": "the words times two",
+    }
+    yield (
+        inputs,
+        lambda: fit_window(
+            deepcopy(chat[:3]), 6, 0, lambda message: 2 * _words(message)
+        ),
+    )
     given = deepcopy(chat)
     inputs = {"messages, looked at after the call": given}
 
@@ -191,6 +203,20 @@ def _with_gaps(messages, window, reserve, count):
             room -= count(message)
             kept.insert(0, message)
     return system + kept
+
+
+def _twins_kept(messages, window, reserve, count):
+    system, others = _parts(messages)
+    room = window - reserve - sum(map(count, system))
+    if room < 0 or (others and count(others[-1]) > room):
+        raise ValueError("the newest message doesn't fit")
+    kept = []
+    for message in reversed(others):
+        room -= count(message)
+        if room < 0:
+            break
+        kept.append(message)
+    return system + [message for message in others if message in kept]
 
 
 def _cut_in_the_middle(messages, window, reserve, count):
@@ -649,6 +675,14 @@ MISTAKES = {
             "test_fit_window_leaves_no_gap",
         ),
         Mistake(
+            "twins",
+            "You choose messages by what they say: an old “ok” is kept "
+            "because a new “ok” is. Messages may be equal: count where the "
+            "kept ones begin, and cut the list there.",
+            _twins_kept,
+            "test_fit_window_leaves_no_gap",
+        ),
+        Mistake(
             "cut in the middle",
             "You cut the message that doesn't fit and keep its end. Half a "
             "sentence may say the opposite of the whole: leave it out.",
@@ -677,6 +711,31 @@ MISTAKES = {
                 "room -= count(message)": 'room -= len(message["content"])',
             },
             "test_fit_window_keeps_the_newest",
+        ),
+        Mistake(
+            "count ignored",
+            "You count the words of a message yourself. How many tokens a "
+            "message has, `count` says: call it.",
+            {
+                "sum(count(message) for message in system)": (
+                    'sum(len(m["content"].split()) for m in system)'
+                ),
+                "room -= count(message)": (
+                    'room -= len(message["content"].split())'
+                ),
+            },
+            "test_fit_window_keeps_the_newest",
+        ),
+        Mistake(
+            "an overfull window",
+            "Where the newest message doesn't fit, you return it all the "
+            "same, and the window overflows. Raise a ValueError, so that the "
+            "caller can shorten the message.",
+            {
+                "raise ValueError(\"the newest message doesn't fit the "
+                'window")': "return system + others[-1:]"
+            },
+            "test_fit_window_without_room",
         ),
         Mistake(
             "nothing to answer",
