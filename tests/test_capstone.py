@@ -134,9 +134,8 @@ def test_memory_mask_does_not_know_the_future():
 
 def _assert_number(got, expected, what):
     """Assert that an answer is a number, and which."""
-    assert isinstance(got, Real) and not isinstance(got, bool), (
-        f"{what} should be a number, but is {describe_type(got)}."
-    )
+    number = isinstance(got, Real) and not isinstance(got, bool)
+    assert number, f"{what} should be a number, but is {describe_type(got)}."
     assert abs(got - expected) <= 1e-9 * abs(expected), (
         f"{what} should be {expected:,.10g}, but is {got:,.10g}."
     )
