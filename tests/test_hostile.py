@@ -32,7 +32,7 @@ from tests.hostile.traps import MARK, Traps, left_behind
 
 LONGEST = 600  # seconds; a batch that takes longer has stopped
 LONGEST_TEXT = 5_000  # characters of one sentence
-MOST_MEMORY = 2 << 20  # KiB of the grader's largest process
+MOST_MEMORY = 4 << 20  # KiB: PyTorch, and the 3 GiB that a student's may take
 SLEEP = [sys.executable, "-c", f"import time; time.sleep({LONGEST})"]
 GRADE = [sys.executable, "-m", "autograder", "grade", CHAPTER.name]
 PLACES = ["/tmp", "/var/tmp", "/dev/shm", ROOT]  # that many may write to
