@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from autograder.chapters import Chapter
+from autograder.execution.proxies import same_bytes
 from autograder.execution.wire import DeadlineError, WireError
 from autograder.misconceptions import (
     Mistake,
@@ -83,7 +84,7 @@ def diagnose(chapter: Chapter, exercise: str, answer: Any) -> str | None:
     book = catalogue(chapter)
     right = right_outcomes(chapter, exercise)
     got = outcomes(book.PROBES[exercise], answer)
-    wrong = [i for i, r in enumerate(right) if not r.equals(got[i])]
+    wrong = differences(chapter, exercise, got)
     if not wrong:
         return None
     if mistakes := match(chapter, exercise, got):
@@ -106,8 +107,7 @@ def match(
     words have to be the same, too.
     """
     known = known_outcomes(chapter, exercise)
-    right = right_outcomes(chapter, exercise)
-    wrong = {i for i, r in enumerate(right) if not r.equals(got[i])}
+    wrong = set(differences(chapter, exercise, got))
     to_the_word = all(isinstance(got[i].output, Raised) for i in wrong)
     equal = [
         [k.equals(g, to_the_word) for k, g in zip(ks, got, strict=True)]
@@ -128,6 +128,18 @@ def right_outcomes(chapter: Chapter, exercise: str) -> list[Outcome]:
     """Return what the reference does with the probe's inputs."""
     probe = catalogue(chapter).PROBES[exercise]
     return outcomes(probe, getattr(reference(chapter), exercise))
+
+
+def differences(
+    chapter: Chapter, exercise: str, got: list[Outcome]
+) -> list[int]:
+    """Return which outcomes are not the reference's, the smallest first."""
+    right = right_outcomes(chapter, exercise)
+    return [
+        place
+        for place, (r, g) in enumerate(zip(right, got, strict=True))
+        if not r.equals(g)
+    ]
 
 
 @cache
@@ -244,8 +256,9 @@ def _attempt(call: Callable[[], Any]) -> Any:
 def _put_back(value: Any, before: Any) -> None:
     """Give a tensor, or those in a tuple, the numbers that they had."""
     if isinstance(value, Tensor):
-        if value.shape == before.shape:
-            value.detach().copy_(before)
+        now = value.detach()
+        if now.shape == before.shape and not same_bytes(now, before):
+            now.copy_(before)
     elif isinstance(value, tuple | list):
         for one, old in zip(value, before, strict=False):
             _put_back(one, old)

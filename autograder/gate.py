@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from autograder.chapters import Chapter, Exercise
-from autograder.diagnosis import match, outcomes, right_outcomes
+from autograder.diagnosis import differences, match, outcomes
 from autograder.judging import meddled, run_checks
 from autograder.misconceptions import (
     Mistake,
@@ -105,9 +105,8 @@ def _mistake(chapter: Chapter, exercise: Exercise, mistake: Mistake) -> Row:
     if mistake.caught_by not in caught_by:
         problems.append(f"passes {mistake.caught_by}, which was to catch it")
     got = outcomes(catalogue(chapter).PROBES[exercise.name], answer)
-    right = right_outcomes(chapter, exercise.name)
     named = match(chapter, exercise.name, got)
-    if all(r.equals(g) for r, g in zip(right, got, strict=True)):
+    if not differences(chapter, exercise.name, got):
         problems.append("looks like the reference to the probe")
     elif named != [mistake]:
         names = " and ".join(m.name for m in named)
