@@ -1,5 +1,6 @@
 """What the checks of the course say, and what they forbid."""
 
+from collections.abc import Callable
 from numbers import Integral
 from typing import Any
 
@@ -91,6 +92,15 @@ def _is_alike(got: Any, expected: Any) -> bool:
 def _value_and_type(value: Any) -> str:
     plain = isinstance(value, bool | str | float | Integral)
     return f"{value!r:.60}, " * plain + describe_type(value)
+
+
+def refuses(function: Callable, *given: Any) -> bool:
+    """Say whether a call ends in a ValueError."""
+    try:
+        function(*given)
+    except (ValueError, AssertionError) as error:  # one or the other kind
+        return isinstance(error, ValueError)
+    return False
 
 
 def _furthest_off(

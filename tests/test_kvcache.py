@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from contextlab.caching import Llama, PlainTexts, held_bytes
-from contextlab.checks import assert_close, assert_same
+from contextlab.checks import assert_close, assert_same, refuses
 from solutions.kvcache import (
     KVCache,
     PagedKVCache,
@@ -15,17 +15,6 @@ from solutions.kvcache import (
     kv_cache_bytes,
     quantize_kv,
 )
-
-
-def _refuses(function, *given):
-    """Say whether a call ends in a ValueError."""
-    try:
-        function(*given)
-    except ValueError:
-        return True
-    except AssertionError:  # an error of another kind
-        return False
-    return False
 
 
 def test_cache_bytes_by_hand():
@@ -69,7 +58,7 @@ def test_cache_bytes_of_shared_heads():
     big = kv_cache_bytes(10**17 + 1, 1, 1, 1, bits=4)
     assert_same(big, 10**17 + 1, "the bytes of 2·(10¹⁷ + 1) numbers of 4 bits")
     for n_kv_heads in (4, 12):
-        assert _refuses(kv_cache_bytes, 1, 1, 6, 1, n_kv_heads), (
+        assert refuses(kv_cache_bytes, 1, 1, 6, 1, n_kv_heads), (
             f"6 query heads can't share {n_kv_heads} KV heads evenly: "
             "kv_cache_bytes should raise a ValueError."
         )

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from contextlab.checks import assert_close, describe_type
+from contextlab.checks import assert_close, describe_type, refuses
 from contextlab.scaling import assert_frequencies, transformers_frequencies
 from solutions.yarn import (
     dynamic_ntk_base,
@@ -50,17 +50,6 @@ def _assert_number(got, expected, what):
     assert right, f"{what} should be {expected:.7g}, but is {got:.7g}."
 
 
-def _refuses(function, *given):
-    """Say whether a call ends in a ValueError."""
-    try:
-        function(*given)
-    except ValueError:
-        return True
-    except AssertionError:  # an error of another kind
-        return False
-    return False
-
-
 def test_interpolation_slows_every_hand():
     """All frequencies are divided by the scale, none is left out."""
     hands = torch.tensor([1.0, 0.1, 0.01], dtype=torch.float64)
@@ -81,7 +70,7 @@ def test_interpolation_slows_every_hand():
         "With a scale of 1 you return the tensor that you were given, so who "
         "writes to one changes the other. Return a new tensor."
     )
-    assert _refuses(interpolated_frequencies, hands, 0.5), (
+    assert refuses(interpolated_frequencies, hands, 0.5), (
         "A window isn't stretched by 0.5: there interpolated_frequencies "
         "should raise a ValueError."
     )
@@ -137,7 +126,7 @@ def test_ntk_is_one_larger_base():
         same = ntk_frequencies(width, base, 1.0)
         what = f"ntk_frequencies({width}, {base:g}, 1)"
         assert_frequencies(same, _frequencies(width, base), what)
-    assert _refuses(ntk_frequencies, 8, 100.0, 0.5), (
+    assert refuses(ntk_frequencies, 8, 100.0, 0.5), (
         "A window isn't stretched by 0.5: ntk_frequencies should raise a "
         "ValueError."
     )
@@ -181,7 +170,7 @@ def test_dynamic_base_grows_with_the_text():
             assert got > 0, f"{what} should be positive, but is {got:.7g}."
             what = f"the frequencies of {what}, {got:.7g}"
             assert_frequencies(_frequencies(width, got), right, what)
-    assert _refuses(dynamic_ntk_base, 4, 100.0, 0.5, 10, 20), (
+    assert refuses(dynamic_ntk_base, 4, 100.0, 0.5, 10, 20), (
         "A base doesn't rise by a scale of 0.5: there dynamic_ntk_base "
         "should raise a ValueError."
     )
@@ -278,7 +267,7 @@ def test_yarn_equals_transformers():
             got = yarn_frequencies(width, base, window, scale)
             what = f"yarn_frequencies({width}, {base:g}, {window}, {scale:g})"
             assert_frequencies(got, right, what)
-    assert _refuses(yarn_frequencies, 24, 10_000.0, 2_048, 0.5), (
+    assert refuses(yarn_frequencies, 24, 10_000.0, 2_048, 0.5), (
         "A window isn't stretched by 0.5: yarn_frequencies should raise a "
         "ValueError."
     )
